@@ -1,0 +1,136 @@
+"""What the presets learn and how long it takes: one training after the other, each on the whole machine.
+
+    python benchmarks/learning.py [--only NAME ...]
+
+Skips what is done, continues what was interrupted, and writes benchmarks/learning.json and benchmarks/learning.md. The
+score is the mean of a run's last five evaluations (ODE, 10 episodes), so a peak that is lost again does not count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from trudi.train.runfolder import METRICS, read_metrics
+
+HERE = Path(__file__).parent
+LAST_EVALUATIONS = 5
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One training of the benchmark."""
+
+    name: str
+    task: str
+    seed: int
+    goal: float
+    """Score to reach."""
+    limit_min: float
+    """Wall-clock minutes it should take on two idle cores."""
+    options: tuple[str, ...] = ()
+
+
+ENTRIES = [
+    *(Entry(f"cartpole_swingup_{seed}", "envpool:CartpoleSwingup-v1", seed, 800.0, 10.0) for seed in range(3)),
+    *(Entry(f"cheetah_run_{seed}", "envpool:CheetahRun-v1", seed, 680.0, 15.0) for seed in range(3)),
+    *(Entry(f"walker_walk_{seed}", "envpool:WalkerWalk-v1", seed, 600.0, 20.0) for seed in range(2)),
+    Entry("cheetah_run_long_0", "envpool:CheetahRun-v1", 0, 750.0, 45.0, ("--max-iterations", "1100")),
+]
+
+
+def train(entry: Entry, runs: Path) -> Path:
+    """Trains or continues one entry; returns its run folder."""
+    folder = runs / entry.name
+    done = runs / f"{entry.name}.json"
+    if done.exists():
+        return folder
+    command = [sys.executable, "-m", "trudi.cli", "train"]
+    if (folder / "checkpoints" / "last").exists():
+        command += ["--resume", str(folder)]
+    else:
+        if folder.exists():  # It was stopped before its first checkpoint; nothing to continue from, nothing is lost.
+            folder.rename(folder.with_name(f"{folder.name}.stopped.{os.getpid()}"))
+        command += [entry.task, "--out", str(folder), "--seed", str(entry.seed), *entry.options]
+    subprocess.run([*command, "--json", str(done)], check=True)
+    if json.loads(done.read_text())["interrupted"]:
+        done.unlink()
+        raise SystemExit(f"{entry.name} was interrupted; run this script again to continue it")
+    return folder
+
+
+def summarise(entry: Entry, folder: Path) -> dict[str, object]:
+    """The entry's row."""
+    rows = read_metrics(folder / METRICS)
+    scores = [row["eval/return_mean"] for row in rows if "eval/return_mean" in row]
+    held = scores[-LAST_EVALUATIONS:]
+    score, minutes = sum(held) / len(held), rows[-1]["time/elapsed_s"] / 60
+    return {
+        "name": entry.name,
+        "task": entry.task,
+        "seed": entry.seed,
+        "env_steps": int(rows[-1]["time/env_steps"]),
+        "minutes": round(minutes, 2),
+        "limit_min": entry.limit_min,
+        "score": round(score, 1),
+        "last_evaluations": [round(value, 1) for value in held],
+        "peak": round(max(scores), 1),
+        "goal": entry.goal,
+        "reached": score >= entry.goal and minutes <= entry.limit_min,
+        "options": list(entry.options),
+    }
+
+
+def main() -> None:
+    """Runs what is missing and writes the table of everything that is done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="*", default=[], help="train only entries whose name starts with one of these")
+    parser.add_argument("--runs", type=Path, default=Path("runs/learning"), help="where the runs are kept")
+    args = parser.parse_args()
+    args.runs.mkdir(parents=True, exist_ok=True)
+    for entry in ENTRIES:
+        if not args.only or any(entry.name.startswith(prefix) for prefix in args.only):
+            train(entry, args.runs)
+            write_table([(e, args.runs / e.name) for e in ENTRIES if (args.runs / f"{e.name}.json").exists()])
+
+
+def write_table(done: list[tuple[Entry, Path]]) -> None:
+    """learning.json for machines, learning.md for people."""
+    rows = [summarise(entry, folder) for entry, folder in done]
+    machine = (
+        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {_processor()}, Python {platform.python_version()}"
+    )
+    (HERE / "learning.json").write_text(json.dumps({"machine": machine, "runs": rows}, indent=2) + "\n")
+    lines = [
+        "# Learning",
+        "",
+        f"`python benchmarks/learning.py` on {machine}.",
+        "Score: mean of the last five evaluations (ODE, 10 episodes each). Time includes the evaluations.",
+        "",
+        "| run | seed | steps | minutes (limit) | score (goal) | last five evaluations | peak | |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        lines.append(
+            f"| {row['name']} | {row['seed']} | {row['env_steps']:,} | {row['minutes']} ({row['limit_min']:g}) | "
+            f"{row['score']} ({row['goal']:g}) | {row['last_evaluations']} | {row['peak']} | "
+            f"{'reached' if row['reached'] else 'missed'} |"
+        )
+    (HERE / "learning.md").write_text("\n".join(lines) + "\n")
+
+
+def _processor() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return "unknown processor"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Compiling a trained policy into a bundle for a robot (the next milestone)."""

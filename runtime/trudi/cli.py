@@ -1,0 +1,82 @@
+"""The `trudi` command. A subcommand's module is imported when it is called, so a robot never imports torch."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import NoReturn, cast
+
+EXIT_BAD_INPUT = 2
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a subcommand lives and what it needs."""
+
+    module: str
+    """Module with `main(argv) -> exit code`."""
+    extra: str | None
+    """The extra whose packages the module imports; None for the base install."""
+    summary: str
+
+
+COMMANDS: dict[str, Command] = {
+    "train": Command("trudi.train.commands.train", "train", "train a policy in a parallel simulator"),
+    "eval": Command("trudi.train.commands.evaluate", "train", "measure the policy of a run"),
+    "tasks": Command("trudi.train.commands.tasks", "train", "list the tasks of the installed simulators"),
+    "doctor": Command("trudi.runtime.doctor", None, "say what is installed, what works, and what to do about the rest"),
+}
+
+
+def usage() -> str:
+    """The overview that `trudi --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()]
+    return "usage: trudi COMMAND ...\n\n" + "\n".join(lines) + "\n\n`trudi COMMAND --help` explains one command."
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one subcommand; returns 0 for success, 1 where a check failed, 2 for bad input."""
+    args = sys.argv[1:] if argv is None else argv
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0 if args else EXIT_BAD_INPUT
+    if args[0] in ("-V", "--version"):
+        print(f"trudi {installed_version()}")
+        return 0
+    name, rest = args[0], args[1:]
+    if name not in COMMANDS:
+        return _fail(f"unknown command '{name}'; available: {', '.join(COMMANDS)}")
+    command = COMMANDS[name]
+    try:
+        module = importlib.import_module(command.module)
+    except ModuleNotFoundError as error:
+        if command.extra is None or (error.name or "").startswith("trudi."):
+            raise
+        return _fail(f"`trudi {name}` needs the package '{error.name}': pip install 'trudi[{command.extra}]'")
+    return cast("Callable[[list[str]], int]", module.main)(rest)
+
+
+def installed_version() -> str:
+    """The version of the installed distribution, or a word that says there is none."""
+    try:
+        return version("trudi")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _fail(message: str) -> int:
+    print(f"trudi: error: {message}", file=sys.stderr)
+    return EXIT_BAD_INPUT
+
+
+def run() -> NoReturn:
+    """Entry point for `python -m trudi.cli`."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    run()

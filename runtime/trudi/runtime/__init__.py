@@ -1,0 +1,1 @@
+"""Running a policy on a robot; never imports torch."""

@@ -1,0 +1,171 @@
+import numpy as np
+import pytest
+import torch
+
+from trudi.train.envs.envpool import EnvPoolEnv, describe_task, make_pool, task_names
+from trudi.train.envs.registry import make_env, split_task
+from trudi.train.errors import TrainError
+
+
+def rollout(env, steps, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    env.reset()
+    return [env.step(2 * torch.rand(env.num_envs, env.action_size, generator=generator) - 1) for _ in range(steps)]
+
+
+@pytest.fixture
+def cartpole():
+    env = EnvPoolEnv("CartpoleSwingup-v1", 4, 7, num_threads=1, stagger=False)
+    yield env
+    env.close()
+
+
+def test_sizes_agree_with_playground():
+    for name, actor, action in [
+        ("CartpoleSwingup-v1", 5, 1),
+        ("CheetahRun-v1", 17, 6),
+        ("HumanoidRun-v1", 67, 21),
+        ("FingerSpin-v1", 9, 2),
+        ("WalkerWalk-v1", 24, 6),
+    ]:
+        info = describe_task(name)
+        assert (sum(info.actor.values()), info.action_size) == (actor, action), name
+        assert info.critic == info.actor
+
+
+def test_asymmetric_observations():
+    env = EnvPoolEnv("MuJoCoPlayground/Go1JoystickFlatTerrain-v1", 2, 0, num_threads=1)
+    try:
+        observation = env.reset()
+        assert observation.actor.shape == (2, 48)
+        assert observation.critic.shape == (2, 123)
+        assert env.control_period_s == 0.02
+    finally:
+        env.close()
+
+
+def test_observations_are_the_simulators_in_the_documented_order(cartpole):
+    """Against the raw pool with the same seed: position then velocity, action for action."""
+    raw = make_pool("CartpoleSwingup-v1", 4, 7, 1)
+    expected, _ = raw.reset()
+    ours = cartpole.reset()
+    for t in range(50):
+        flat = np.concatenate([expected["position"], expected["velocity"]], axis=1).astype(np.float32)
+        np.testing.assert_array_equal(ours.actor.numpy(), flat)
+        action = np.sin(np.arange(4) + t)[:, None]
+        expected, reward, *_ = raw.step(action)
+        step = cartpole.step(torch.from_numpy(action))
+        np.testing.assert_array_equal(step.reward.numpy(), reward)
+        ours = step.observation
+    raw.close()
+
+
+def test_actions_are_clipped():
+    """Go1 does not clip by itself; here 5 acts as 1."""
+    results = []
+    for size in (1.0, 5.0):
+        env = EnvPoolEnv("MuJoCoPlayground/Go1JoystickFlatTerrain-v1", 2, 3, num_threads=1, stagger=False)
+        env.reset()
+        results.append([env.step(torch.full((2, 12), size)).observation.actor for _ in range(5)])
+        env.close()
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def test_seeds_reproduce_whatever_the_threads():
+    runs = []
+    for seed, threads in ((1, 1), (1, 2), (2, 1)):
+        env = EnvPoolEnv("CheetahRun-v1", 4, seed, num_threads=threads)
+        runs.append(torch.stack([step.observation.actor for step in rollout(env, 60)]))
+        env.close()
+    assert torch.equal(runs[0], runs[1])
+    assert not torch.equal(runs[0], runs[2])
+
+
+def test_time_limit_is_a_truncation_with_the_true_last_observation(cartpole):
+    """1000 steps; the terminal observation continues the episode, the returned one starts the next."""
+    steps = rollout(cartpole, 1001)
+    assert not any(bool(step.ended.any()) for step in steps[:999])
+    last = steps[999]
+    assert last.truncated.all() and not last.terminated.any()
+    # One control step (0.01 s) moves the cart by at most a little; a reset moves it by much more in some environment.
+    before = steps[998].observation.actor
+    assert float((last.terminal.actor - before).abs().max()) < 0.6
+    assert float((last.observation.actor - before).abs().max()) > 0.6
+    assert not torch.equal(steps[1000].observation.actor, last.observation.actor)
+    assert last.episodes.lengths.tolist() == [1000.0] * 4
+    expected = torch.stack([step.reward for step in steps[:1000]]).sum(0)
+    torch.testing.assert_close(last.episodes.returns, expected)
+
+
+def test_the_reset_step_is_kept_out(cartpole):
+    """Every step is a real one: after an end the next observation follows from the first one and the action."""
+    steps = rollout(cartpole, 1000)
+    first = steps[-1].observation.actor
+    following = cartpole.step(torch.zeros(4, 1)).observation.actor
+    assert not torch.equal(first, following)
+    assert float((following - first).abs().max()) < 0.6
+
+
+def test_staggered_starts():
+    env = EnvPoolEnv("CartpoleSwingup-v1", 32, 0, num_threads=1)
+    steps = rollout(env, 1300)
+    env.close()
+    ends = torch.stack([step.ended for step in steps])
+    assert int(ends.sum(1).max()) < 8  # not all together
+    assert bool(ends[:1000].any(0).all())  # every first episode was cut
+    for step in steps[:500]:  # and cut episodes are no statistics
+        assert len(step.episodes.returns) == 0
+    whole = torch.cat([step.episodes.lengths for step in steps])
+    assert len(whole) > 0 and set(whole.tolist()) == {1000.0}
+
+
+def test_returned_tensors_are_not_written_to_later(cartpole):
+    first = cartpole.reset()
+    kept = first.actor.clone()
+    step = cartpole.step(torch.ones(4, 1))
+    kept_step = step.observation.actor.clone()
+    rollout_after = [cartpole.step(torch.ones(4, 1)) for _ in range(5)]
+    assert torch.equal(first.actor, kept)
+    assert torch.equal(step.observation.actor, kept_step)
+    assert rollout_after
+
+
+def test_closing_twice_and_stepping_after():
+    env = EnvPoolEnv("CartpoleSwingup-v1", 1, 0, num_threads=1)
+    env.close()
+    env.close()
+    with pytest.raises(TrainError, match="was closed"):
+        env.reset()
+
+
+def test_unknown_names_say_what_is_near():
+    with pytest.raises(TrainError, match="did you mean CheetahRun-v1"):
+        make_pool("CheetaRun-v1", 1, 0)
+    with pytest.raises(TrainError, match=r"unknown backend 'envpol'.*did you mean envpool"):
+        split_task("envpol:CheetahRun-v1")
+    with pytest.raises(TrainError, match="has no backend; write backend:name"):
+        make_env("CheetahRun-v1", 1, 0, device=torch.device("cpu"))
+
+
+def test_control_periods_agree_with_the_assets():
+    """Physics step of each domain's MJCF times EnvPool's frame_skip is the period in our table."""
+    from pathlib import Path
+    from xml.etree import ElementTree
+
+    checked = 0
+    for name in task_names():
+        if name.startswith("MuJoCoPlayground/"):
+            continue
+        pool = make_pool(name, 1, 0, 1)
+        config = pool.spec.config
+        pool.close()
+        lowered = name.lower()
+        stems = [path for path in Path(config.base_path).rglob("*.xml") if "playground" not in str(path)]
+        match = next((p for p in stems if p.stem.replace("_", "") and lowered.startswith(p.stem.replace("_", ""))), None)
+        option = ElementTree.parse(match).getroot().find("option") if match is not None else None
+        if option is None or "timestep" not in option.attrib:
+            continue
+        checked += 1
+        period = float(option.attrib["timestep"]) * config.frame_skip
+        assert describe_task(name).control_period_s == pytest.approx(period), name
+    assert checked >= 15

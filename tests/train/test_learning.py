@@ -1,0 +1,132 @@
+"""Whether the whole algorithm finds an optimum that is known in closed form."""
+
+import pytest
+import torch
+
+from trudi.train.agent import Agent, DualsCfg, OptimCfg, Optimizers
+from trudi.train.critic import CriticCfg
+from trudi.train.envs.base import EpisodeTracker, Observation, StepResult
+from trudi.train.policy import PolicyCfg
+from trudi.train.rollout import Collector
+from trudi.train.trust_region import TrustRegionCfg
+from trudi.train.update import UpdateCfg, update
+
+
+class Chase:
+    """x' = x + a / 2 + wind, reward -x'^2: with wind -0.2 the best action is 0.4 - 2 x, where that is within (-1, 1).
+
+    Episodes are truncated after 16 steps, or terminated where |x'| > 3; with `blind` no terminal observation is given.
+    """
+
+    task, action_size, actor_size, critic_size = "test:chase", 1, 1, 1
+    control_period_s, max_episode_steps = 0.02, 16
+    device = torch.device("cpu")
+
+    def __init__(self, num_envs=64, blind=False):
+        self.num_envs, self.blind = num_envs, blind
+        self.generator = torch.Generator().manual_seed(0)
+        self.tracker = EpisodeTracker(num_envs, self.device)
+        self.steps = torch.arange(num_envs) % 16  # staggered
+
+    def start(self, count):
+        return 0.8 * torch.rand(count, 1, generator=self.generator) - 0.3
+
+    def reset(self):
+        self.x = self.start(self.num_envs)
+        return Observation(self.x, self.x)
+
+    def step(self, action):
+        x = self.x + action / 2 - 0.2
+        reward = -x.squeeze(-1).square()
+        self.steps = self.steps + 1
+        terminated = x.squeeze(-1).abs() > 3
+        truncated = (self.steps >= 16) & ~terminated
+        ended = terminated | truncated
+        terminal = None if self.blind else Observation(x[ended], x[ended])
+        self.x = torch.where(ended[:, None], self.start(self.num_envs), x)
+        self.steps = torch.where(ended, 0, self.steps)
+        stats = self.tracker.step(reward, ended, torch.ones_like(ended))
+        return StepResult(Observation(self.x, self.x), reward, terminated, truncated, terminal, stats)
+
+    def close(self):
+        pass
+
+
+def learn(region, blind=False, iterations=40):
+    torch.manual_seed(0)
+    duals = DualsCfg(alpha=0.003, lam=1.0, entropy_per_action=-3.0)
+    critic = CriticCfg(width=32, v_min=-20.0, v_max=10.0, bins=61)
+    agent = Agent(PolicyCfg(width=32, steps=4), critic, duals, actor_size=1, critic_size=1, action_size=1)
+    optimizers = Optimizers(agent, OptimCfg(learning_rate=3e-3))
+    generator = torch.Generator().manual_seed(0)
+    collector = Collector(Chase(blind=blind), agent, generator)
+    kls = []
+    for _ in range(iterations):
+        rollout = collector.collect(16)
+        batch = rollout.to_batch(agent, 0.9, 0.95)
+        metrics = update(agent, optimizers, batch, UpdateCfg(epochs=2, minibatch_size=128), region, -3.0, generator)
+        agent.update_normalizers(rollout.raw)
+        agent.sync_old_policy()
+        kls.append(float(metrics["actor/kl"]))
+    return agent, rollout, kls
+
+
+@torch.no_grad()
+def worst_action_error(agent):
+    """Largest distance of the deterministic policy from the best action, where that is well inside (-1, 1)."""
+    x = torch.linspace(-0.1, 0.4, 26)[:, None]
+    action, _ = agent.policy.sample_ode(agent.actor_norm(x), torch.zeros(26, 1))
+    return float((action - (0.4 - 2 * x)).abs().max())
+
+
+@pytest.mark.parametrize(
+    "region",
+    [
+        TrustRegionCfg(bound=0.2),
+        TrustRegionCfg(bound=0.2, chains="fresh", chains_per_state=2),
+        TrustRegionCfg(bound=0.2, direction="reverse"),
+    ],
+    ids=["collected", "fresh", "reverse"],
+)
+def test_the_best_action_is_found_within_the_trust_region(region):
+    agent, rollout, kls = learn(region)
+    assert worst_action_error(agent) < 0.2
+    assert float(rollout.reward.mean()) > -0.05
+    assert max(kls) < 3 * region.bound
+
+
+def test_it_also_learns_where_terminal_observations_are_unknown():
+    agent, rollout, _ = learn(TrustRegionCfg(bound=0.2), blind=True)
+    assert not bool(rollout.known.all())
+    assert worst_action_error(agent) < 0.2
+
+
+def test_collected_transitions_are_the_simulators():
+    """Row by row: s' belongs to s and a, the terminal one where an episode ended, and a' was sampled at s'."""
+    torch.manual_seed(0)
+    agent = Agent(PolicyCfg(width=8), CriticCfg(width=8), DualsCfg(), actor_size=1, critic_size=1, action_size=1)
+    collector = Collector(Chase(num_envs=8), agent, torch.Generator().manual_seed(0))
+    first, second = collector.collect(20), collector.collect(20)
+    for rollout in (first, second):
+        x, action = rollout.raw.actor, rollout.action
+        following = agent.critic_norm(x + action / 2 - 0.2)
+        torch.testing.assert_close(rollout.next_critic, following)  # true next observation, also at the ends
+        assert bool(rollout.truncated.any())
+        ended = rollout.truncated | rollout.terminated
+        goes_on = ~ended[:-1]
+        # the action that bootstraps one step acts in the next
+        assert torch.equal(rollout.next_action[:-1][goes_on], rollout.action[1:][goes_on])
+        assert not torch.equal(rollout.next_action[:-1][~goes_on], rollout.action[1:][~goes_on])
+        assert bool(rollout.known.all())
+    torch.testing.assert_close(first.next_critic[-1][~ended[-1]].shape[1:], second.observation.critic[0].shape[1:])
+
+
+def test_the_stored_chain_is_the_one_that_acted():
+    agent, rollout, _ = learn(TrustRegionCfg(), iterations=1)
+    batch = rollout.to_batch(agent, 0.9, 0.95)
+    assert batch.states.shape == batch.means.shape == (1024, 4, 1)
+    with torch.no_grad():  # nothing but the last step's noise lies between its mean and the action
+        last = torch.atanh(batch.action.clamp(-0.999999, 0.999999)) - batch.means[:, -1]
+    expected = float(agent.old_policy.step_sizes().std[-1, 0].detach())
+    inside = batch.action.squeeze(-1).abs() < 0.9
+    assert float(last[inside].std()) == pytest.approx(expected, rel=0.3)

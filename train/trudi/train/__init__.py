@@ -1,0 +1,1 @@
+"""Training trust-region diffusion policies in parallel simulation."""

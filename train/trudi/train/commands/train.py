@@ -1,0 +1,115 @@
+"""`trudi train TASK`: train a policy, or continue a run."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from trudi.train.commands.common import EXIT_OK, reports_errors, write_json
+from trudi.train.config import RESUMABLE_CHANGES, TrainCfg, differences, load_config
+from trudi.train.display import Display
+from trudi.train.envs.registry import split_task
+from trudi.train.errors import TrainError
+from trudi.train.loop import Learner
+from trudi.train.runfolder import MetricsLog, RunFolder, require_free
+
+USAGE = "trudi train TASK [--config PRESET_OR_FILE] [--out DIR] [options]   or   trudi train --resume RUN [options]"
+
+
+@dataclass(frozen=True)
+class TrainArgs:
+    """Train a trust-region diffusion policy. Settings come from the task's preset, then from the command line."""
+
+    cfg: Annotated[TrainCfg, tyro.conf.arg(name="")] = field(default_factory=lambda: TrainCfg(task="backend:name"))
+    config: str | None = None
+    """Preset name or YAML file to start from, instead of the task's own preset."""
+    out: Path | None = None
+    """Folder of the new run; runs/TASK/TIME by default."""
+    resume: Path | None = None
+    """Run folder to continue from its last checkpoint."""
+    json: Path | None = None
+    """File for a machine-readable summary."""
+    headless: bool = True
+    """Accepted for Isaac Lab's sake; EnvPool never opens a window."""
+
+
+def parse(argv: list[str]) -> tuple[TrainArgs, RunFolder | None]:
+    """The arguments, with the preset or the resumed run's configuration as defaults."""
+    task = argv[0] if argv and not argv[0].startswith("-") else None
+    rest = argv[1:] if task is not None else argv
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--config")
+    early.add_argument("--resume", type=Path)
+    known, _ = early.parse_known_args(rest)
+    folder = RunFolder.open(known.resume) if known.resume is not None else None
+    wants_help = "-h" in rest or "--help" in rest
+    if folder is not None:
+        cfg = folder.config()
+        if task is not None and task != cfg.task:
+            raise TrainError(f"{folder.path} is a run of {cfg.task}, not of {task}: resume it without naming a task")
+        if known.config is not None:
+            raise TrainError("--config cannot be combined with --resume: a run keeps its configuration")
+    elif task is None and known.config is None:
+        if not wants_help:
+            raise TrainError(f"no task given: {USAGE}")
+        cfg = TrainCfg(task="backend:name")
+    else:
+        cfg = load_config(known.config, task)
+    args = tyro.cli(
+        TrainArgs,
+        prog="trudi train TASK",
+        args=rest,
+        default=TrainArgs(cfg=cfg),
+    )
+    return args, folder
+
+
+@reports_errors("train")
+def main(argv: list[str]) -> int:
+    """Trains to the end or to a signal."""
+    args, folder = parse(argv)
+    cfg = args.cfg
+    split_task(cfg.task)
+    resume = None
+    out = args.out or default_folder(cfg.task)
+    if folder is None:
+        require_free(out)
+    else:
+        changed = {key: pair for key, pair in differences(folder.config(), cfg).items() if key not in RESUMABLE_CHANGES}
+        if changed:
+            key, (old, new) = next(iter(changed.items()))
+            allowed = ", ".join(sorted(RESUMABLE_CHANGES))
+            raise TrainError(f"a resumed run keeps its {key} ({old}, not {new}); only {allowed} may change")
+        resume = folder.load_checkpoint()
+        if resume.task != cfg.task:
+            raise TrainError(f"the checkpoint in {folder.path} is of {resume.task}, the run's config.yaml says {cfg.task}")
+    learner = Learner(cfg, resume)
+    if folder is None:
+        folder = RunFolder.create(out, cfg)
+    print(f"run folder: {folder.path}")
+    log = MetricsLog(folder, learner.counters.iteration)
+    try:
+        with Display(cfg.max_iterations, learner.counters.iteration) as display:
+            outcome = learner.train(folder.checkpoints, log, display)
+    finally:
+        log.close()
+        learner.close()
+    counters = outcome.counters
+    if outcome.interrupted:
+        print(f"stopped after iteration {counters.iteration}; go on with: trudi train --resume {folder.path}")
+    best = "none" if counters.best_return is None else f"{counters.best_return:.1f} at iteration {counters.best_iteration}"
+    print(f"{counters.env_steps:,} steps in {counters.elapsed_s:.0f} s; best evaluation: {best}")
+    summary = {"run": str(folder.path), "task": cfg.task, "interrupted": outcome.interrupted}
+    write_json(args.json, summary | vars(counters))
+    return EXIT_OK
+
+
+def default_folder(task: str) -> Path:
+    """runs/NAME/TIME for a task."""
+    name = task.replace(":", "-").replace("/", "-")
+    return Path("runs") / name / time.strftime("%Y-%m-%d_%H-%M-%S")

@@ -1,0 +1,173 @@
+"""A training run's configuration: frozen dataclasses, filled from a YAML preset and then from the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from trudi.train.agent import DualsCfg, OptimCfg
+from trudi.train.critic import CriticCfg
+from trudi.train.errors import TrainError, near_matches
+from trudi.train.evaluation import EvalCfg
+from trudi.train.policy import PolicyCfg
+from trudi.train.trust_region import TrustRegionCfg
+from trudi.train.update import UpdateCfg
+
+# What may differ between a run and its resumption without making it another run.
+RESUMABLE_CHANGES = frozenset({"max_iterations", "device", "threads", "keep_checkpoints", "evaluation.every"})
+
+
+@dataclass(frozen=True)
+class TrainCfg:
+    """Everything that decides a run's result, but for the machine."""
+
+    task: str
+    """What to train on, `backend:name` (`trudi tasks` lists them)."""
+    seed: int = 0
+    """Seed of the networks, the noise and the simulator."""
+    num_envs: int = 64
+    """M, environments stepped in parallel (the authors' GPU runs: 1024)."""
+    rollout_steps: int = 64
+    """T, steps of every environment per iteration (the authors' GPU runs: 128)."""
+    max_iterations: int = 250
+    """Length of the run; one iteration is M x T environment steps."""
+    gamma: float = 0.99
+    """Discount per step. For episodes of n steps that end in success, 1 - 10/n."""
+    lam: float = 0.95
+    """lambda of the soft lambda-returns."""
+    device: str = "cpu"
+    """Where networks and data live: `cpu`, `cuda` or `cuda:N`."""
+    threads: int = 1
+    """CPU threads that share the actor's update, beside the critic's own; more than one pays for wide networks only.
+    Other numbers of threads give the same results but for the last bits."""
+    save_every: int = 100
+    """Iterations between checkpoints. The simulator is restarted at each one, so that a resumed run equals an
+    uninterrupted one."""
+    keep_checkpoints: int = 2
+    """Numbered checkpoints kept beside `best`."""
+    policy: PolicyCfg = field(default_factory=PolicyCfg)
+    critic: CriticCfg = field(default_factory=CriticCfg)
+    trust_region: TrustRegionCfg = field(default_factory=TrustRegionCfg)
+    duals: DualsCfg = field(default_factory=DualsCfg)
+    optim: OptimCfg = field(default_factory=OptimCfg)
+    update: UpdateCfg = field(default_factory=UpdateCfg)
+    evaluation: EvalCfg = field(default_factory=EvalCfg)
+
+    def __post_init__(self) -> None:
+        for name in ("num_envs", "rollout_steps", "max_iterations", "threads", "save_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise TrainError(f"{name} is {getattr(self, name)}; it must be at least 1")
+        if not 0.0 < self.gamma < 1.0 or not 0.0 <= self.lam <= 1.0:
+            raise TrainError(f"gamma is {self.gamma} and lam {self.lam}; gamma must be in (0, 1) and lam in [0, 1]")
+        if self.seed < 0:
+            raise TrainError(f"seed is {self.seed}; it may not be negative")
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Environment steps of one iteration, M x T."""
+        return self.num_envs * self.rollout_steps
+
+
+def presets_folder() -> Path:
+    """Where the presets lie: inside an installed package, at the repository's root in an editable install."""
+    packaged = Path(__file__).parent / "configs"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "configs"
+
+
+def presets() -> dict[str, Path]:
+    """All presets by name: one a task, and settings for any task (`algorithms/`)."""
+    return {path.stem: path for path in sorted(presets_folder().glob("*/*.yaml"))}
+
+
+def preset_for(task: str) -> Path | None:
+    """The preset whose `task` this is, if there is one."""
+    return next((path for path in presets().values() if _read_yaml(path).get("task") == task), None)
+
+
+def load_config(source: Path | str | None, task: str | None) -> TrainCfg:
+    """The configuration of a preset's name or a YAML file, or of the task's own preset where `source` is None.
+
+    `task` replaces the one the file names. TrainError names unknown keys, wrong types and missing files.
+    """
+    path = _preset_path(source) if source is not None else preset_for(task or "")
+    values: dict[str, Any] = _read_yaml(path) if path is not None else {}
+    if task is not None:
+        values["task"] = task
+    if "task" not in values:
+        raise TrainError(f"{path} names no task: add `task: backend:name`, or say it as the first argument")
+    return parse_config(values, str(path) if path else "configuration")
+
+
+def parse_config(values: dict[str, Any], where: str) -> TrainCfg:
+    """Checks plain values against `TrainCfg`; `where` is named in errors."""
+    _reject_unknown(TrainCfg, values, where, "")
+    try:
+        return TypeAdapter(TrainCfg).validate_python(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise TrainError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from None
+
+
+def to_plain(cfg: TrainCfg) -> dict[str, Any]:
+    """The configuration as nested plain values, as written to a run's config.yaml."""
+    return dataclasses.asdict(cfg)
+
+
+def write_config(cfg: TrainCfg, path: Path) -> None:
+    """Writes the resolved configuration as YAML."""
+    path.write_text(yaml.safe_dump(to_plain(cfg), sort_keys=False))
+
+
+def differences(old: TrainCfg, new: TrainCfg) -> dict[str, tuple[Any, Any]]:
+    """Dotted keys whose values differ, with (old, new)."""
+    before, after = _flatten(to_plain(old)), _flatten(to_plain(new))
+    return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= (
+            _flatten(cast("dict[str, Any]", value), f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+        )
+    return flat
+
+
+def _preset_path(source: Path | str) -> Path:
+    known = presets()
+    if str(source) in known:
+        return known[str(source)]
+    path = Path(source)
+    if not path.is_file():
+        raise TrainError(f"no configuration file or preset '{source}'; {near_matches(str(source), known)}")
+    return path
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        loaded = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise TrainError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise TrainError(f"{path} cannot be read: {error.strerror}") from None
+    if not isinstance(loaded, dict):
+        raise TrainError(f"{path} must hold `key: value` lines, not a {type(loaded).__name__}")
+    return cast("dict[str, Any]", loaded)
+
+
+def _reject_unknown(kind: type[Any], values: dict[str, Any], where: str, prefix: str) -> None:
+    fields = {entry.name: entry for entry in dataclasses.fields(kind)}
+    for key, value in values.items():
+        if key not in fields:
+            raise TrainError(f"{where}: unknown key '{prefix}{key}'; {near_matches(str(key), fields)}")
+        nested = fields[key].default_factory
+        if isinstance(nested, type) and dataclasses.is_dataclass(nested):
+            if not isinstance(value, dict):
+                raise TrainError(f"{where}: {prefix}{key} holds settings of its own, not {value!r}")
+            _reject_unknown(nested, cast("dict[str, Any]", value), where, f"{prefix}{key}.")

@@ -1,0 +1,1 @@
+"""Simulators, one module each, behind the `VectorEnv` protocol."""

@@ -1,0 +1,108 @@
+"""What the training loop needs from a vectorised simulator: one small protocol, whatever simulates behind it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Observation:
+    """What actor and critic see; the same tensor twice where a task gives the critic nothing more."""
+
+    actor: Tensor
+    """(envs, actor observations), float32."""
+    critic: Tensor
+    """(envs, critic observations), float32."""
+
+    def __getitem__(self, index: Tensor | slice) -> Observation:
+        actor = self.actor[index]
+        return Observation(actor, actor if self.critic is self.actor else self.critic[index])
+
+
+@dataclass(frozen=True)
+class EpisodeStats:
+    """The episodes that ended in one step. Episodes cut short to stagger their starts are left out."""
+
+    returns: Tensor
+    """Undiscounted sum of rewards (episodes,)."""
+    lengths: Tensor
+    """Steps taken (episodes,)."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """One step of all environments, on the training device. Nothing here is written to by a later step.
+
+    | field         | of env i, when its episode goes on | when it ended in this step                 |
+    |---------------|------------------------------------|--------------------------------------------|
+    | `observation` | after the step                     | the first one of the next episode          |
+    | `terminal`    | (row absent)                       | the true last one, the row `ended.nonzero` |
+    """
+
+    observation: Observation
+    reward: Tensor
+    """(envs,), float32."""
+    terminated: Tensor
+    """The task's own end: nothing follows, no bootstrap (envs,), bool."""
+    truncated: Tensor
+    """Cut by a time limit: the value of the terminal observation follows (envs,), bool. Never with `terminated`."""
+    terminal: Observation | None
+    """Last observations of the ended episodes, in the order of `(terminated | truncated).nonzero()`; None where the
+    simulator cannot give them: those steps are then left out of the critic's loss."""
+    episodes: EpisodeStats
+
+    @property
+    def ended(self) -> Tensor:
+        """(envs,), bool."""
+        return self.terminated | self.truncated
+
+
+class VectorEnv(Protocol):
+    """A vectorised simulator. Actions are in [-1, 1]; tensors live on `device`."""
+
+    task: str
+    """The task as the user names it, `backend:name`."""
+    num_envs: int
+    device: torch.device
+    actor_size: int
+    critic_size: int
+    action_size: int
+    control_period_s: float
+    """Simulated seconds per step."""
+    max_episode_steps: int
+
+    def reset(self) -> Observation:
+        """Starts every environment's first episode; called once, before the first step."""
+        ...
+
+    def step(self, action: Tensor) -> StepResult:
+        """Steps all environments by one action each (envs, actions); an ended one starts its next episode."""
+        ...
+
+    def close(self) -> None:
+        """Frees the simulator; closing twice is allowed."""
+        ...
+
+
+class EpisodeTracker:
+    """Sums reward and counts steps of every environment's current episode."""
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self._returns = torch.zeros(num_envs, device=device)
+        self._lengths = torch.zeros(num_envs, device=device)
+        self._none = EpisodeStats(torch.empty(0, device=device), torch.empty(0, device=device))
+
+    def step(self, reward: Tensor, ended: Tensor, counted: Tensor) -> EpisodeStats:
+        """Adds one step; returns the episodes that `ended`, those alone for which `counted` holds (all (envs,))."""
+        self._returns += reward
+        self._lengths += 1
+        if not bool(ended.any()):
+            return self._none
+        stats = EpisodeStats(self._returns[ended & counted], self._lengths[ended & counted])
+        self._returns[ended] = 0.0
+        self._lengths[ended] = 0.0
+        return stats

@@ -1,0 +1,242 @@
+"""The training loop of TruDi (arXiv 2606.15260), from top to bottom as in the paper."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+
+import numpy as np
+import torch
+
+from trudi.train import checkpoint, state
+from trudi.train.agent import Agent, Optimizers
+from trudi.train.checkpoint import Checkpoint, Counters
+from trudi.train.config import TrainCfg
+from trudi.train.devices import configure_cpu, pick_device
+from trudi.train.envs.base import VectorEnv
+from trudi.train.envs.registry import make_env
+from trudi.train.errors import TrainError
+from trudi.train.evaluation import EvalResult, evaluate
+from trudi.train.rollout import Collector, Rollout
+from trudi.train.runfolder import MetricsLog
+from trudi.train.update import NonFiniteError, require_finite, update
+
+MAX_RETRIES = 3
+RETURN_WINDOW = 100
+
+Report = Callable[["Progress"], None]
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a display is told after every iteration."""
+
+    counters: Counters
+    max_iterations: int
+    metrics: dict[str, float]
+    evaluation: EvalResult | None
+
+
+@dataclass
+class Outcome:
+    """How a call of `train` ended."""
+
+    counters: Counters
+    interrupted: bool
+    """A signal ended it; `--resume` goes on."""
+
+
+class StopRequest:
+    """SIGINT and SIGTERM ask for a checkpoint and a clean end; a second signal ends at once."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = signal.Signals(number)
+
+    @contextmanager
+    def listening(self) -> Generator[None]:
+        """Handles both signals inside the block (the main thread's alone)."""
+        before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def make_agent(cfg: TrainCfg, env: VectorEnv) -> Agent:
+    """Networks for the simulator's sizes, initialised from the run's seed."""
+    with torch.random.fork_rng():
+        torch.manual_seed(cfg.seed)
+        sizes = {"actor_size": env.actor_size, "critic_size": env.critic_size, "action_size": env.action_size}
+        return Agent(cfg.policy, cfg.critic, cfg.duals, **sizes).to(env.device)
+
+
+def simulator_seed(seed: int, iteration: int, attempt: int) -> int:
+    """The simulator's seed from a cut at `iteration` on; a retry after a failure gets another one.
+
+    EnvPool seeds environment i with seed + i, so seeds are spread far apart.
+    """
+    return int(np.random.SeedSequence([seed, iteration, attempt]).generate_state(1, np.uint32)[0] >> 2)
+
+
+class Learner:
+    """The pieces of one run and its loop."""
+
+    def __init__(self, cfg: TrainCfg, resume: Checkpoint | None = None) -> None:
+        self.cfg = cfg
+        self.device = pick_device(cfg.device)
+        configure_cpu()
+        self.counters = resume.counters if resume else Counters(0, 0, 0.0, None, None)
+        self.attempt = 0
+        self.cut_at = self.counters.iteration
+        self.generator = torch.Generator(device=self.device).manual_seed(cfg.seed)
+        self.env = self._simulator()
+        self.agent = make_agent(cfg, self.env)
+        self.optimizers = Optimizers(self.agent, cfg.optim)
+        if resume is not None:
+            state.restore(dict(resume.tensors), self.agent, self.optimizers, self.generator)
+        self.collector = Collector(self.env, self.agent, self.generator)
+        self.recent_returns: deque[float] = deque(maxlen=RETURN_WINDOW)
+
+    def train(self, checkpoints: Path, log: MetricsLog, report: Report) -> Outcome:
+        """Runs to `max_iterations` or to a signal; every return leaves a `last` checkpoint behind in `checkpoints`."""
+        cfg, stop = self.cfg, StopRequest()
+        started = time.monotonic() - self.counters.elapsed_s
+        with stop.listening():
+            while self.counters.iteration < cfg.max_iterations and stop.received is None:
+                good = state.capture(self.agent, self.optimizers, self.generator)
+                try:
+                    metrics = self.iterate()
+                except NonFiniteError as error:
+                    self.go_back(checkpoints, good, error)
+                    continue
+                self.attempt = 0
+                iteration = self.counters.iteration + 1
+                env_steps = self.counters.env_steps + cfg.steps_per_iteration
+                elapsed_s = time.monotonic() - started
+                self.counters = replace(self.counters, iteration=iteration, env_steps=env_steps, elapsed_s=elapsed_s)
+                metrics |= {"time/env_steps": env_steps, "time/elapsed_s": elapsed_s}
+                evaluation = self.evaluate() if self.is_due(cfg.evaluation.every) else None
+                if evaluation is not None:
+                    metrics |= {"eval/return_mean": evaluation.mean, "eval/return_std": evaluation.std}
+                log.write(iteration, metrics)
+                report(Progress(self.counters, cfg.max_iterations, metrics, evaluation))
+                if evaluation is not None and self.is_best(evaluation):
+                    self.counters = replace(self.counters, best_return=evaluation.mean, best_iteration=iteration)
+                    self.save(checkpoints, checkpoint.BEST)
+                if self.is_due(cfg.save_every):
+                    self.cut(checkpoints)
+            if self.cut_at != self.counters.iteration:
+                self.cut(checkpoints)
+        return Outcome(self.counters, interrupted=self.counters.iteration < cfg.max_iterations)
+
+    def is_due(self, every: int) -> bool:
+        """Whether something done `every` so many iterations (0: never) and at the end is due now."""
+        iteration = self.counters.iteration
+        return iteration == self.cfg.max_iterations or (every > 0 and iteration % every == 0)
+
+    def iterate(self) -> dict[str, float]:
+        """One iteration: collect, compute targets, update, synchronise."""
+        cfg, agent = self.cfg, self.agent
+        progress = self.counters.iteration / cfg.max_iterations
+        self.optimizers.set_progress(progress)
+        started = time.monotonic()
+
+        rollout = self.collector.collect(cfg.rollout_steps)
+        require_finite(
+            {"observation": rollout.raw.actor, "critic observation": rollout.raw.critic, "reward": rollout.reward}
+        )
+        collected = time.monotonic()
+        batch = rollout.to_batch(agent, cfg.gamma, cfg.lam)
+        require_finite({"return target": batch.target})
+        entropy_target = cfg.duals.entropy_per_action * agent.policy.action_size
+        metrics = update(
+            agent, self.optimizers, batch, cfg.update, cfg.trust_region, entropy_target, self.generator, cfg.threads
+        )
+        agent.update_normalizers(rollout.raw)
+        agent.sync_old_policy()
+
+        means = {key: float(value) for key, value in metrics.items()}
+        means |= self.rollout_metrics(rollout)
+        means["critic/target_mean"] = float(batch.target.mean())
+        means["critic/target_max"] = float(batch.target.max())
+        means["time/collect_s"] = collected - started
+        means["time/steps_per_s"] = cfg.steps_per_iteration / (time.monotonic() - started)
+        return means
+
+    def rollout_metrics(self, rollout: Rollout) -> dict[str, float]:
+        """What the collected data says of the policy as it trains, under SDE noise."""
+        self.recent_returns.extend(rollout.episodes.returns.tolist())
+        metrics = {
+            "rollout/reward_mean": float(rollout.reward.mean()),
+            "rollout/log_prob": float(rollout.next_log_prob.mean()),
+            "policy/friction_mean": float(self.agent.policy.friction.detach().mean()),
+            "policy/step_std_mean": float(self.agent.policy.step_sizes().std.detach().mean()),
+        }
+        if self.recent_returns:
+            metrics["rollout/return_mean"] = sum(self.recent_returns) / len(self.recent_returns)
+        return metrics
+
+    def evaluate(self) -> EvalResult:
+        """The policy's score on fresh environments; training's random numbers are untouched."""
+        cfg = self.cfg.evaluation
+        env = make_env(self.cfg.task, cfg.episodes, cfg.seed, device=self.device, stagger=False)
+        return evaluate(self.agent, env, cfg)
+
+    def is_best(self, evaluation: EvalResult) -> bool:
+        """Whether no earlier evaluation was as good."""
+        return self.counters.best_return is None or evaluation.mean > self.counters.best_return
+
+    def cut(self, checkpoints: Path) -> None:
+        """Writes the `last` checkpoint and restarts the simulator, as a resumed run does: both go on alike."""
+        self.save(checkpoints, checkpoint.LAST)
+        self.cut_at = self.counters.iteration
+        self.restart_simulator()
+
+    def save(self, checkpoints: Path, link: str) -> None:
+        """Writes a checkpoint and points `link` to it."""
+        tensors = state.capture(self.agent, self.optimizers, self.generator)
+        whole = Checkpoint(self.cfg.task, self.counters, tensors)
+        checkpoint.save(checkpoints, whole, link=link, keep=self.cfg.keep_checkpoints)
+
+    def go_back(self, checkpoints: Path, good: state.TensorDict, error: NonFiniteError) -> None:
+        """Back to the state before this iteration, with other data; gives up after a few tries in a row.
+
+        Giving up leaves that state behind as the `last` checkpoint.
+        """
+        state.restore(good, self.agent, self.optimizers, self.generator)
+        if self.attempt == MAX_RETRIES:
+            self.cut(checkpoints)
+            raise TrainError(
+                f"{error} in iteration {self.counters.iteration + 1}, after {MAX_RETRIES} retries from the last good state, "
+                "which is saved as the last checkpoint. Lower optim.learning_rate, or check that critic.v_min and v_max "
+                "hold the returns"
+            ) from None
+        self.attempt += 1
+        self.restart_simulator()
+
+    def restart_simulator(self) -> None:
+        """Fresh environments, seeded from the iteration and the attempt."""
+        self.env.close()
+        self.env = self._simulator()
+        self.collector = Collector(self.env, self.agent, self.generator)
+        self.recent_returns.clear()
+
+    def close(self) -> None:
+        """Frees the simulator."""
+        self.env.close()
+
+    def _simulator(self) -> VectorEnv:
+        seed = simulator_seed(self.cfg.seed, self.counters.iteration, self.attempt)
+        return make_env(self.cfg.task, self.cfg.num_envs, seed, device=self.device)

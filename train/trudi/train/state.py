@@ -1,0 +1,58 @@
+"""The learner's whole state as one flat dictionary of tensors: what a checkpoint holds and what a retry goes back to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from trudi.train.agent import Agent, Optimizers
+from trudi.train.errors import TrainError
+
+TensorDict = dict[str, Tensor]
+
+
+def capture(agent: Agent, optimizers: Optimizers, generator: torch.Generator) -> TensorDict:
+    """Copies of networks, normalisers, duals, optimiser moments and the random generator's state."""
+    tensors = {f"agent.{key}": value.detach().clone() for key, value in agent.state_dict().items()}
+    for name, optimizer in _named(optimizers):
+        for index, moments in optimizer.state_dict()["state"].items():
+            tensors |= {f"optim.{name}.{index}.{key}": value.detach().clone() for key, value in moments.items()}
+    tensors["generator"] = generator.get_state().clone()
+    return tensors
+
+
+def restore(tensors: TensorDict, agent: Agent, optimizers: Optimizers, generator: torch.Generator) -> None:
+    """Puts a captured state back; TrainError where it is another network's."""
+    load_agent(tensors, agent)
+    for name, optimizer in _named(optimizers):
+        prefix = f"optim.{name}."
+        moments: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith(prefix):
+                index, moment = key.removeprefix(prefix).split(".")
+                moments.setdefault(int(index), {})[moment] = value.clone()
+        whole: dict[str, Any] = optimizer.state_dict()
+        whole["state"] = moments
+        optimizer.load_state_dict(whole)
+    generator.set_state(tensors["generator"].cpu())
+
+
+def load_agent(tensors: TensorDict, agent: Agent) -> None:
+    """The networks and statistics alone, as evaluation and export need them."""
+    wanted = agent.state_dict()
+    given = {key.removeprefix("agent."): value for key, value in tensors.items() if key.startswith("agent.")}
+    for key, value in wanted.items():
+        if key not in given:
+            raise TrainError(f"the checkpoint lacks '{key}': it was written for another configuration")
+        if given[key].shape != value.shape:
+            found, expected = tuple(given[key].shape), tuple(value.shape)
+            raise TrainError(f"the checkpoint's '{key}' has shape {found}, this configuration needs {expected}")
+    if extra := sorted(set(given) - set(wanted)):
+        raise TrainError(f"the checkpoint has '{extra[0]}', which this configuration does not know")
+    agent.load_state_dict(given)
+
+
+def _named(optimizers: Optimizers) -> tuple[tuple[str, torch.optim.Optimizer], ...]:
+    return (("actor", optimizers.actor), ("critic", optimizers.critic))

@@ -1,0 +1,93 @@
+"""The trust region: the KL divergence between two policies' whole denoising trajectories.
+
+Rolling a chain under p and accumulating, at its states, the KL between p's and q's Gaussian steps gives KL(p || q) of the
+trajectories in expectation. By the data-processing inequality it bounds the KL of the action distributions
+(TruDi, arXiv 2606.15260).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from trudi.train.errors import TrainError
+from trudi.train.policy import Chain, DenoisingPolicy, Noise
+
+KlForm = Literal["full", "simplified"]
+
+
+@dataclass(frozen=True)
+class TrustRegionCfg:
+    """How far one iteration may move the policy."""
+
+    bound: float = 0.1
+    """eps: largest trajectory KL per state, in nats (good from 0.1 to 0.4; 0.01 too tight, 50 too loose)."""
+    kl: KlForm = "full"
+    """`full` Gaussian KL, or the authors' `simplified` squared distance of means, which ignores the change of scale."""
+    direction: Literal["forward", "reverse"] = "forward"
+    """`forward` KL(old || new) on chains of the old policy; `reverse` KL(new || old) on the actor's own chain."""
+    chains: Literal["collected", "fresh"] = "collected"
+    """`collected`: the chain that acted in the simulator, itself a sample of the old policy. `fresh`: new ones."""
+    chains_per_state: int = 1
+    """K chains per state, averaged. More than one needs `chains: fresh`."""
+
+    def __post_init__(self) -> None:
+        if not self.bound > 0.0:
+            raise TrainError(f"trust_region.bound is {self.bound}; it must be positive")
+        if self.chains_per_state < 1:
+            raise TrainError(f"trust_region.chains_per_state is {self.chains_per_state}; it must be at least 1")
+        if self.chains_per_state > 1 and (self.chains == "collected" or self.direction == "reverse"):
+            raise TrainError("trust_region.chains_per_state > 1 needs trust_region.chains=fresh and direction=forward")
+
+
+def gaussian_kl(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) -> Tensor:
+    """KL( Normal(mean_p, std_p^2) || Normal(mean_q, std_q^2) ), elementwise."""
+    return torch.log(std_q / std_p) + (std_p.square() + (mean_p - mean_q).square()) / (2.0 * std_q.square()) - 0.5
+
+
+def trajectory_kl(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor, form: KlForm = "full") -> Tensor:
+    """sum_k sum_i of the step KLs along chains of p (batch,).
+
+    Means are (N, batch, actions), standard deviations (N, actions). The simplified form is
+    sum (mean_p - mean_q)^2 / (2 std_p^2).
+    """
+    std_p, std_q = std_p[:, None], std_q[:, None]
+    if form == "simplified":
+        return ((mean_p - mean_q).square() / (2.0 * std_p.square())).sum((0, -1))
+    return gaussian_kl(mean_p, std_p, mean_q, std_q).sum((0, -1))
+
+
+def forward_kl(
+    new: DenoisingPolicy, observation: Tensor, states: Tensor, old_means: Tensor, old_std: Tensor, form: KlForm
+) -> Tensor:
+    """KL(old || new) along K chains per state rolled under the old policy, averaged (batch,); differentiable in `new`.
+
+    `observation` is (batch, observations), `states` x_0 .. x_{N-1} and `old_means` are (batch, K, N, actions), `old_std`
+    is (N, actions).
+    """
+    batch, chains = states.shape[:2]
+    flat_states, flat_means = (tensor.flatten(0, 1).transpose(0, 1) for tensor in (states, old_means))
+    repeated = observation if chains == 1 else observation.repeat_interleave(chains, dim=0)
+    new_means = new.step_means(repeated, flat_states)
+    kl = trajectory_kl(flat_means, old_std, new_means, new.step_sizes().std, form)
+    return kl.view(batch, chains).mean(1)
+
+
+@torch.no_grad()
+def fresh_chains(old: DenoisingPolicy, observation: Tensor, noise: Noise, chains_per_state: int) -> tuple[Tensor, Tensor]:
+    """States x_0 .. x_{N-1} and means of K new chains of the old policy for every state (batch, K, N, actions) each.
+
+    `noise` is for batch * K chains, the K of one state side by side.
+    """
+    chain = old.sample(observation.repeat_interleave(chains_per_state, dim=0), noise)
+    shape = (len(observation), chains_per_state, *chain.means.transpose(0, 1).shape[1:])
+    return chain.states[:-1].transpose(0, 1).reshape(shape), chain.means.transpose(0, 1).reshape(shape)
+
+
+def reverse_kl(old: DenoisingPolicy, new: DenoisingPolicy, observation: Tensor, chain: Chain, form: KlForm) -> Tensor:
+    """KL(new || old) along a chain of the new policy (batch,), pathwise: the states carry gradients too."""
+    old_means = old.step_means(observation, chain.states[:-1])
+    return trajectory_kl(chain.means, new.step_sizes().std, old_means, old.step_sizes().std.detach(), form)

@@ -1,0 +1,258 @@
+"""One iteration's update: E epochs of minibatches, critic then actor on each."""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from trudi.train.agent import Agent, Optimizers
+from trudi.train.critic import Critic
+from trudi.train.errors import TrainError
+from trudi.train.policy import Noise
+from trudi.train.rollout import Batch
+from trudi.train.trust_region import TrustRegionCfg, forward_kl, fresh_chains, reverse_kl
+
+Metrics = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class UpdateCfg:
+    """How an iteration's samples are used."""
+
+    epochs: int = 4
+    """Passes over the samples, each in a new order."""
+    minibatch_size: int = 512
+    """Samples per gradient step; the last, smaller minibatch of an epoch is dropped."""
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.minibatch_size < 1:
+            raise TrainError(f"update.epochs is {self.epochs}, minibatch_size {self.minibatch_size}; both need at least 1")
+
+
+class NonFiniteError(ArithmeticError):
+    """A quantity became infinite or NaN; the text names it."""
+
+
+def require_finite(values: Mapping[str, Tensor]) -> None:
+    """Raises NonFiniteError naming the first of `values` that holds an infinity or a NaN."""
+    for name, value in values.items():
+        if not bool(torch.isfinite(value).all()):
+            raise NonFiniteError(f"{name} is not finite")
+
+
+class CriticAhead:
+    """Runs the critic's gradient steps in a second thread, a few minibatches ahead of the actor's.
+
+    Targets are fixed for an iteration, so the critic never waits for the actor; the actor's step i needs the critic after
+    its step i, which it gets as a copy. The result is the sequential algorithm's, bit for bit, on two cores.
+    """
+
+    DEPTH = 2
+
+    def __init__(self, agent: Agent, optimizers: Optimizers, batch: Batch) -> None:
+        self._agent, self._optimizers, self._batch = agent, optimizers, batch
+        self._view = copy.deepcopy(agent.critic).requires_grad_(False)
+
+    def run(self, minibatches: Iterable[Tensor]) -> Iterator[tuple[Batch, Critic, Metrics]]:
+        """Yields each minibatch with the critic as it is after learning from it, parameters frozen."""
+        with ThreadPoolExecutor(max_workers=1) as worker:
+            ahead: deque[Future[tuple[Batch, list[Tensor], Metrics]]] = deque()
+            for index in minibatches:
+                ahead.append(worker.submit(self._step, index))
+                if len(ahead) > self.DEPTH:
+                    yield self._take(ahead.popleft())
+            while ahead:
+                yield self._take(ahead.popleft())
+
+    def _step(self, index: Tensor) -> tuple[Batch, list[Tensor], Metrics]:
+        part = self._batch[index]
+        metrics = update_critic(self._agent.critic, self._optimizers, part)
+        return part, [parameter.detach().clone() for parameter in self._agent.critic.parameters()], metrics
+
+    def _take(self, done: Future[tuple[Batch, list[Tensor], Metrics]]) -> tuple[Batch, Critic, Metrics]:
+        part, parameters, metrics = done.result()
+        for mine, fresh in zip(self._view.parameters(), parameters, strict=True):
+            mine.data = fresh
+        return part, self._view, metrics
+
+
+def minibatches(count: int, cfg: UpdateCfg, generator: torch.Generator) -> Iterator[Tensor]:
+    """Indices of every minibatch of all epochs, each epoch a fresh permutation; a smaller last one is dropped."""
+    size = min(cfg.minibatch_size, count)
+    for _ in range(cfg.epochs):
+        order = torch.randperm(count, generator=generator, device=generator.device)
+        yield from order[: count // size * size].split(size)
+
+
+def update(
+    agent: Agent,
+    optimizers: Optimizers,
+    batch: Batch,
+    cfg: UpdateCfg,
+    region: TrustRegionCfg,
+    entropy_target: float,
+    generator: torch.Generator,
+    shards: int = 1,
+) -> Metrics:
+    """E epochs of minibatches, critic then actor on each; returns every metric averaged over the minibatches.
+
+    The actor's minibatches are worked on in `shards` threads. How many there are changes results in the last bits only.
+    """
+    records: list[Metrics] = []
+    indices = list(minibatches(len(batch), cfg, generator))
+    with ThreadPoolExecutor(max_workers=shards) as workers:
+        for part, critic, metrics in CriticAhead(agent, optimizers, batch).run(indices):
+            draws = draw(agent, len(part), region, generator)
+            records.append(
+                metrics | update_actor(agent, optimizers, critic, part, draws, region, entropy_target, workers, shards)
+            )
+    require_finite_records(records)
+    require_finite({f"parameter {name}": parameter for name, parameter in agent.named_parameters()})
+    return {key: torch.stack([record[key] for record in records]).mean() for key in records[0]}
+
+
+def require_finite_records(records: list[Metrics]) -> None:
+    """Raises NonFiniteError naming the first minibatch, and in it the first metric, that is not finite."""
+    keys = list(records[0])
+    finite = torch.isfinite(torch.stack([torch.stack([record[key] for key in keys]) for record in records]))
+    if not bool(finite.all()):
+        minibatch = int((~finite).any(1).nonzero()[0])
+        key = keys[int((~finite[minibatch]).nonzero()[0])]
+        raise NonFiniteError(f"{key} is not finite in minibatch {minibatch + 1} of {len(records)}")
+
+
+def update_critic(critic: Critic, optimizers: Optimizers, batch: Batch) -> Metrics:
+    """One gradient step of the critic."""
+    loss, cross_entropy, auxiliary = critic.loss(
+        batch.observation.critic, batch.action, batch.target, batch.next_features, batch.weight
+    )
+    norm = optimizers.step_critic(loss)
+    return {"critic/loss": cross_entropy.detach(), "critic/aux_loss": auxiliary.detach(), "critic/grad_norm": norm}
+
+
+@dataclass(frozen=True)
+class Draws:
+    """The random numbers of one actor step."""
+
+    own: Noise
+    """For the new policy's chains, one a state."""
+    old: Noise | None
+    """For the old policy's K fresh chains of every state, state by state; None where the collected ones serve."""
+    chains: int
+    """K."""
+
+    def __getitem__(self, rows: slice) -> Draws:
+        wide = slice(rows.start * self.chains, rows.stop * self.chains)
+        return Draws(self.own[rows], None if self.old is None else self.old[wide], self.chains)
+
+
+def draw(agent: Agent, count: int, region: TrustRegionCfg, generator: torch.Generator) -> Draws:
+    """Draws for a minibatch of `count` states, in one place so that threads do not race for the generator."""
+    own = agent.policy.draw_noise(count, generator)
+    fresh = region.chains == "fresh" and region.direction == "forward"
+    old = agent.policy.draw_noise(count * region.chains_per_state, generator) if fresh else None
+    return Draws(own, old, region.chains_per_state)
+
+
+@dataclass(frozen=True)
+class ActorTerms:
+    """The switched loss and what the duals see of it."""
+
+    loss: Tensor
+    """Sum of L over the states (), differentiable."""
+    kl: Tensor
+    """Trajectory KL of each state, in nats (batch,), detached."""
+    run_cost: Tensor
+    """(batch,), detached."""
+
+
+def update_actor(
+    agent: Agent,
+    optimizers: Optimizers,
+    critic: Critic,
+    batch: Batch,
+    draws: Draws,
+    region: TrustRegionCfg,
+    entropy_target: float,
+    workers: Executor,
+    shards: int,
+) -> Metrics:
+    """One gradient step of the policy and both duals.
+
+    L = mean( alpha log_prob(a) - Q(s, a)   where KL(s) < eps,   lambda KL(s)   elsewhere )
+    L_alpha  = alpha  stopgrad(H - H_target),      H = -mean(run_cost)
+    L_lambda = -lambda stopgrad(mean KL - eps)
+    """
+    parameters = [parameter for parameter in agent.policy.parameters() if parameter.requires_grad]
+
+    def gradient(rows: slice) -> tuple[ActorTerms, tuple[Tensor, ...]]:
+        terms = actor_terms(agent, critic, batch[rows], draws[rows], region)
+        return terms, torch.autograd.grad(terms.loss / len(batch), parameters, materialize_grads=True)
+
+    size = -(-len(batch) // shards)
+    parts = [slice(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
+    results = list(workers.map(gradient, parts))
+    for index, parameter in enumerate(parameters):
+        parameter.grad = torch.stack([gradients[index] for _, gradients in results]).sum(0)
+
+    kl = torch.cat([terms.kl for terms, _ in results])
+    entropy, mean_kl = -torch.cat([terms.run_cost for terms, _ in results]).mean(), kl.mean()
+    alpha, lam = agent.duals.alpha.detach(), agent.duals.lam.detach()
+    agent.duals.log_alpha.grad = alpha * (entropy - entropy_target)
+    agent.duals.log_lambda.grad = -lam * (mean_kl - region.bound)
+    return {
+        "actor/loss": torch.stack([terms.loss.detach() for terms, _ in results]).sum() / len(batch),
+        "actor/kl": mean_kl,
+        "actor/kl_max": kl.max(),
+        "actor/outside_fraction": (kl >= region.bound).to(kl.dtype).mean(),
+        "actor/entropy": entropy,
+        "actor/grad_norm": optimizers.step_actor(),
+        "duals/alpha": alpha,
+        "duals/lambda": lam,
+    }
+
+
+def actor_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region: TrustRegionCfg) -> ActorTerms:
+    """The loss of each state, summed: per state a switch between the objective and the trust region, not a sum of both."""
+    terms_of = reverse_terms if region.direction == "reverse" else forward_terms
+    return terms_of(agent, critic, batch, draws, region)
+
+
+def forward_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region: TrustRegionCfg) -> ActorTerms:
+    """The switch with KL(old || new), on chains of the old policy; the KL is differentiated only where it binds."""
+    policy = agent.policy
+    old_std = agent.old_policy.step_sizes().std
+    states, means = batch.states[:, None], batch.means[:, None]
+    if draws.old is not None:
+        states, means = fresh_chains(agent.old_policy, batch.observation.actor, draws.old, draws.chains)
+
+    def kl_of(rows: Tensor | slice) -> Tensor:
+        seen = batch.observation.actor[rows]
+        return forward_kl(policy, seen, states[rows], means[rows], old_std, region.kl)
+
+    with torch.no_grad():
+        kl = kl_of(slice(None))
+    inside = kl < region.bound
+    chain = policy.sample(batch.observation.actor, draws.own)
+    objective = agent.duals.alpha.detach() * chain.log_prob - critic(batch.observation.critic, chain.action)
+    loss = torch.where(inside, objective, 0.0).sum()
+    outside = (~inside).nonzero().squeeze(-1)
+    if len(outside):
+        loss = loss + agent.duals.lam.detach() * kl_of(outside).sum()
+    return ActorTerms(loss, kl, chain.run_cost.detach())
+
+
+def reverse_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region: TrustRegionCfg) -> ActorTerms:
+    """The switch with KL(new || old), along the chain that also gives the action."""
+    observation = batch.observation
+    chain = agent.policy.sample(observation.actor, draws.own)
+    kl = reverse_kl(agent.old_policy, agent.policy, observation.actor, chain, region.kl)
+    objective = agent.duals.alpha.detach() * chain.log_prob - critic(observation.critic, chain.action)
+    loss = torch.where(kl < region.bound, objective, agent.duals.lam.detach() * kl)
+    return ActorTerms(loss.sum(), kl.detach(), chain.run_cost.detach())
