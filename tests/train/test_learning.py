@@ -13,20 +13,21 @@ from trudi.train.update import UpdateCfg, update
 
 
 class Chase:
-    """x' = x + a / 2 + wind, reward -x'^2: with wind -0.2 the best action is 0.4 - 2 x, where that is within (-1, 1).
+    """x' = x + a / 2 + wind, reward -5 x'^2: with wind -0.2 the best action is 0.4 - 2 x, where that is within (-1, 1).
 
-    Episodes are truncated after 16 steps, or terminated where |x'| > 3; with `blind` no terminal observation is given.
+    Episodes are truncated after 4 steps, so that many states are fresh starts, or terminated where |x'| > 3; with `blind` no
+    terminal observation is given.
     """
 
     task, action_size, actor_size, critic_size = "test:chase", 1, 1, 1
-    control_period_s, max_episode_steps = 0.02, 16
+    control_period_s, max_episode_steps = 0.02, 4
     device = torch.device("cpu")
 
     def __init__(self, num_envs=64, blind=False):
         self.num_envs, self.blind = num_envs, blind
         self.generator = torch.Generator().manual_seed(0)
         self.tracker = EpisodeTracker(num_envs, self.device)
-        self.steps = torch.arange(num_envs) % 16  # staggered
+        self.steps = torch.arange(num_envs) % self.max_episode_steps  # staggered
 
     def start(self, count):
         return 0.8 * torch.rand(count, 1, generator=self.generator) - 0.3
@@ -37,10 +38,10 @@ class Chase:
 
     def step(self, action):
         x = self.x + action / 2 - 0.2
-        reward = -x.squeeze(-1).square()
+        reward = -5.0 * x.squeeze(-1).square()
         self.steps = self.steps + 1
         terminated = x.squeeze(-1).abs() > 3
-        truncated = (self.steps >= 16) & ~terminated
+        truncated = (self.steps >= self.max_episode_steps) & ~terminated
         ended = terminated | truncated
         terminal = None if self.blind else Observation(x[ended], x[ended])
         self.x = torch.where(ended[:, None], self.start(self.num_envs), x)
@@ -52,16 +53,17 @@ class Chase:
         pass
 
 
-def learn(region, blind=False, iterations=40):
-    torch.manual_seed(0)
+def learn(region, blind=False, iterations=40, seed=0):
+    torch.manual_seed(seed)
     duals = DualsCfg(alpha=0.003, lam=1.0, entropy_per_action=-3.0)
-    critic = CriticCfg(width=32, v_min=-20.0, v_max=10.0, bins=61)
+    critic = CriticCfg(width=32, v_min=-30.0, v_max=10.0, bins=81)
     agent = Agent(PolicyCfg(width=32, steps=4), critic, duals, actor_size=1, critic_size=1, action_size=1)
-    optimizers = Optimizers(agent, OptimCfg(learning_rate=3e-3))
-    generator = torch.Generator().manual_seed(0)
+    optimizers = Optimizers(agent, OptimCfg(learning_rate=1e-2, schedule="linear", final_fraction=0.02))
+    generator = torch.Generator().manual_seed(seed)
     collector = Collector(Chase(blind=blind), agent, generator)
     kls = []
-    for _ in range(iterations):
+    for iteration in range(iterations):
+        optimizers.set_progress(iteration / iterations)
         rollout = collector.collect(16)
         batch = rollout.to_batch(agent, 0.9, 0.95)
         metrics = update(agent, optimizers, batch, UpdateCfg(epochs=2, minibatch_size=128), region, -3.0, generator)
@@ -91,7 +93,7 @@ def worst_action_error(agent):
 def test_the_best_action_is_found_within_the_trust_region(region):
     agent, rollout, kls = learn(region)
     assert worst_action_error(agent) < 0.2
-    assert float(rollout.reward.mean()) > -0.05
+    assert float(rollout.reward.mean()) > -0.25
     assert max(kls) < 3 * region.bound
 
 
