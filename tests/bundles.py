@@ -13,9 +13,10 @@ LIMITS = [(-0.863, 0.863), (-0.686, 4.501), (-2.818, -0.888)]
 XYZ = ["x", "y", "z"]
 
 
-def term(name, kind, size, unit, frame, **more):
+def term(name, kind, size, units, frame, **more):
+    units = [units] * size if isinstance(units, str) else units
     names = more.pop("element_names", XYZ)
-    return {"name": name, "kind": kind, "size": size, "element_names": names, "unit": unit, "frame": frame, **more}
+    return {"name": name, "kind": kind, "size": size, "element_names": names, "units": units, "frame": frame, **more}
 
 
 def graph(observations, actions, file="policy.onnx", latent=False):
@@ -40,7 +41,7 @@ def go1_values():
         term("joint_pos", "joint_position", 12, "rad", "joint", offset=HOME, **joint),
         term("joint_vel", "joint_velocity", 12, "rad/s", "joint", **joint),
         term("last_action", "last_action", 12, "1", "none", element_names=JOINTS, delay_steps=1.0),
-        term("command", "command", 3, "m/s, m/s, rad/s", "base", element_names=["vx", "vy", "wz"], command="velocity"),
+        term("command", "command", 3, ["m/s", "m/s", "rad/s"], "base", element_names=["vx", "vy", "wz"], command="velocity"),
     ]
     joints = [
         {
@@ -121,8 +122,8 @@ def cheetah_values():
             "clip": [[-1.0, 1.0]] * 6,
         },
         "observation": [
-            term("position", "custom", 8, "m or rad", "joint", element_names=[f"q{i}" for i in range(1, 9)]),
-            term("velocity", "custom", 9, "m/s or rad/s", "joint", element_names=[f"dq{i}" for i in range(9)]),
+            term("position", "custom", 8, ["m", *["rad"] * 7], "joint", element_names=[f"q{i}" for i in range(1, 9)]),
+            term("velocity", "custom", 9, ["m/s"] * 2 + ["rad/s"] * 7, "joint", element_names=[f"dq{i}" for i in range(9)]),
         ],
         "control_period_s": 0.01,
         "sampler": {"network": "teacher", "steps": 8, "ode": True, "noise": "zero", "latent_std": 2.5},

@@ -55,8 +55,8 @@ class Bundle:
         """Name -> size and hash of every file but the manifest and its signature."""
         self.is_signed = SIGNATURE in source.sizes
         """Whether there is a signature; it was verified only where `trust` was given."""
-        if trust is not None:
-            self._check_signature(manifest, trust)
+        self.trusted_key = self._check_signature(manifest, trust) if trust is not None else None
+        """Id of the key that was trusted and whose signature is valid."""
         self._check_listed()
         for name in self.files:
             for _ in self._verified(name):
@@ -150,12 +150,12 @@ class Bundle:
         if digest.hexdigest() != self.files[name].sha256:
             raise BundleError(f"{self.path_given}: {name} does not match its SHA-256; it was damaged or altered")
 
-    def _check_signature(self, manifest: bytes, trust: Path) -> None:
+    def _check_signature(self, manifest: bytes, trust: Path) -> str:
         from trudi.runtime.signing import verify
 
         if not self.is_signed:
             raise BundleError(f"{self.path_given} is not signed, and {trust} was to be trusted; sign it when it is exported")
-        verify(manifest, self._read_small(SIGNATURE), trust, f"{self.path_given}: {SIGNATURE}")
+        return verify(manifest, self._read_small(SIGNATURE), trust, f"{self.path_given}: {SIGNATURE}")
 
 
 def parse_manifest(data: bytes, where: str) -> dict[str, FileInfo]:

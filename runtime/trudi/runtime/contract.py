@@ -107,7 +107,7 @@ class Graph(Model):
 
 
 class ObservationRange(Model):
-    """Where observations lay in training: a bound a element of the graph's observation, in the graph's order."""
+    """Where observations lay in training: a bound for each element of the graph's observation, in the graph's order."""
 
     low: Floats
     """Lowest value, after offset, clip and scale."""

@@ -8,14 +8,14 @@ from collections.abc import Iterable
 MAX_MESSAGE = 600
 
 
-class TrudiError(Exception):
+class TrudiRuntimeError(Exception):
     """Bad input or an environment that cannot do what was asked; its text is one line that says what to do about it."""
 
     def __init__(self, message: str) -> None:
         super().__init__(one_line(message))
 
 
-class BundleError(TrudiError):
+class BundleError(TrudiRuntimeError):
     """A bundle that is not read: damaged, altered, unsafe, from the future, or at odds with itself."""
 
 

@@ -146,20 +146,21 @@ class Term(Model):
     """Elements of one frame."""
     element_names: Names
     """Name of each element of a frame: joints, or x, y, z; a quaternion's are x, y, z, w."""
-    unit: Text
-    """Unit of the elements before `scale`: rad, rad/s, m/s, 1, ..."""
+    units: Units
+    """Unit of each element before `scale`: rad, rad/s, m/s, ...; `1` for a number without one."""
     frame: Name
     """Frame the elements are expressed in: `base`, `imu`, `world`, a link's name, `joint` for joint coordinates, `none`."""
     offset: Floats | None = None
-    """Subtracted from the raw value before anything else, one a element (for joint positions the default pose); `unit`."""
+    """Subtracted from the raw value before anything else, one an element (for joint positions the default pose); `units`."""
     clip: Range | None = None
-    """Lowest and highest value after `offset` and before `scale`; `unit`."""
+    """Lowest and highest value after `offset` and before `scale`; `units`."""
     scale: Floats | None = None
-    """Factor on each element after `clip`; 1/`unit` times what the policy was trained on. Null means 1."""
+    """Factor on each element after `clip`; 1/`units`. Null means 1."""
     history: Annotated[Int, Field(ge=1, le=256)] = 1
     """Frames stacked, one control step apart, oldest first; the term takes size * history elements."""
     delay_steps: Annotated[Float, Field(ge=0, le=256)] = 0.0
-    """Age of the value when the policy saw it in training; control steps (0.2 is a fifth of the control period)."""
+    """Age of the value when the policy saw it in training; control steps (0.2 is a fifth of the control period). For
+    `last_action` 0 is the action of the control step before, 1 the one before that."""
     joints: Names | None = None
     """The joint of each element, for joint terms of a robot; null otherwise."""
     command: Name | None = None
@@ -174,7 +175,7 @@ class Term(Model):
     def _sizes_agree(self) -> Term:
         where = f"observation term {self.name}"
         distinct(f"{where}: element_names", self.element_names)
-        for field in ("element_names", "offset", "scale", "joints"):
+        for field in ("element_names", "units", "offset", "scale", "joints"):
             value = getattr(self, field)
             if value is not None and len(value) != self.size:
                 raise ValueError(f"{where}: size is {self.size}, {field} has {len(value)}")

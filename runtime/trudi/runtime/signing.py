@@ -14,7 +14,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from trudi.runtime.errors import BundleError, TrudiError, quoted
+from trudi.runtime.errors import BundleError, TrudiRuntimeError, quoted
 from trudi.runtime.reading import parse_json
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ CONTEXT = b"trudi bundle manifest 1\n"  # Signed before the manifest, so that no
 MAX_KEY_BYTES = 1 << 14
 
 
-class SigningError(TrudiError):
+class SigningError(TrudiRuntimeError):
     """A key that cannot be made, read or used, or the missing extra."""
 
 
