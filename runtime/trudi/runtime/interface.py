@@ -20,7 +20,6 @@ from trudi.runtime.model import (
     Range,
     Ranges,
     Size,
-    Text,
     Units,
     distinct,
     ordered,
