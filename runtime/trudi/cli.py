@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ COMMANDS: dict[str, Command] = {
     "train": Command("trudi.train.commands.train", "train", "train a policy in a parallel simulator"),
     "eval": Command("trudi.train.commands.evaluate", "train", "measure the policy of a run"),
     "tasks": Command("trudi.train.commands.tasks", "train", "list the tasks of the installed simulators"),
+    "inspect": Command("trudi.runtime.commands.inspect", None, "check a bundle and show what it says, or what differs"),
+    "keygen": Command("trudi.runtime.commands.keygen", None, "make a key pair to sign bundles with"),
     "doctor": Command("trudi.runtime.doctor", None, "say what is installed, what works, and what to do about the rest"),
 }
 
@@ -57,7 +60,11 @@ def main(argv: list[str] | None = None) -> int:
         if command.extra is None or (error.name or "").startswith("trudi."):
             raise
         return _fail(f"`trudi {name}` needs the package '{error.name}': pip install 'trudi[{command.extra}]'")
-    return cast("Callable[[list[str]], int]", module.main)(rest)
+    try:
+        return cast("Callable[[list[str]], int]", module.main)(rest)
+    except BrokenPipeError:  # The reader of our output, such as `head`, has had enough.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def installed_version() -> str:

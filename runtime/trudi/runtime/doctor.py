@@ -21,7 +21,6 @@ EXTRAS: dict[str, dict[str, str]] = {
     "train": {
         "torch": "torch",
         "safetensors": "safetensors",
-        "pydantic": "pydantic",
         "yaml": "pyyaml",
         "tyro": "tyro",
         "rich": "rich",
@@ -29,6 +28,7 @@ EXTRAS: dict[str, dict[str, str]] = {
         "scipy": "scipy",
     },
     "envpool": {"envpool": "envpool"},
+    "sign": {"cryptography": "cryptography"},
     "plot": {"matplotlib": "matplotlib"},
     "video": {"imageio_ffmpeg": "imageio-ffmpeg"},
 }
