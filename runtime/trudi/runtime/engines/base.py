@@ -38,8 +38,6 @@ class EngineInfo:
     """What computes: the execution provider of ONNX Runtime, or the GPU."""
     precision: str
     """The precision of the weights, as the exporter states it."""
-    unchecked: tuple[str, ...] = ()
-    """What this machine could not check, a sentence each; empty where all was."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +149,7 @@ class Engine(ABC):
         return self._buffers.latent is not None
 
     def infer(self, observation: Float32, latent: Float32 | None = None) -> Float32:
-        """The action (batch, m) for an observation (batch, n) and, where the graph takes one, a latent (batch, m); all float32.
+        """The action (batch, m) for an observation (batch, n) and, where the graph takes one, a latent (batch, m), float32.
 
         The array that comes back is the engine's own: the next call overwrites it. Copy it to keep it.
         An EngineError says what does not fit, or why the library failed.
@@ -179,7 +177,6 @@ class Engine(ABC):
         """Gives the library's memory back; a second call does nothing. The last action stays readable."""
         if not self._closed:
             self._closed = True
-            self._buffers = Buffers(self._buffers.observation, self._buffers.latent, self._buffers.action.copy())
             self._release()
 
     def __enter__(self) -> Self:
