@@ -78,10 +78,8 @@ class Cuda:
             work()
         finally:
             graph = self._call("cudaStreamEndCapture", self.stream)
-        try:
-            executable = self._call("cudaGraphInstantiate", graph, 0)
-        finally:
-            self._call("cudaGraphDestroy", graph)
+            self._frees.append(("cudaGraphDestroy", graph))
+        executable = self._call("cudaGraphInstantiate", graph, 0)
         self._frees.append(("cudaGraphExecDestroy", executable))
         return executable
 
