@@ -73,8 +73,10 @@ def test_a_free_batch_is_built_up_to_the_largest_asked():
     assert compile_plan(linear("batch"), BuildCfg(max_batch=64)).signature.batch is None
 
 
-def test_the_same_build_gives_the_same_bytes():
-    assert compile_plan(chain(), RTX).data == compile_plan(chain(), RTX).data
+def test_the_same_build_gives_the_same_bytes_and_tf32_gives_others():
+    plan = compile_plan(chain(), RTX).data
+    assert compile_plan(chain(), RTX).data == plan
+    assert compile_plan(chain(), BuildCfg(tf32=True)).data != plan
 
 
 def test_a_graph_that_mixes_types_is_refused_with_the_parsers_words():
@@ -102,7 +104,10 @@ def test_a_graph_with_other_ports_is_refused():
 
 
 def test_targets_are_built_for_and_unknown_ones_listed():
-    assert compile_plan(linear(), BuildCfg(compute_capabilities=("8.6", "12.0"))).data
+    plans = [
+        compile_plan(linear(), BuildCfg(compute_capabilities=targets)).data for targets in ((), ("8.6",), ("8.6", "12.0"))
+    ]
+    assert len(set(plans)) == 3
     with pytest.raises(EngineError, match=r"unknown compute capabilities \['8.7'\]; tensorrt_rtx builds for 7.5, 8.0, 8.6"):
         compile_plan(linear(), BuildCfg(compute_capabilities=("8.7",)))
     with pytest.raises(EngineError, match=r"cannot build the engine: .*Turing"):

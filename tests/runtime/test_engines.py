@@ -207,6 +207,16 @@ def test_a_call_allocates_nothing_that_stays():
         assert grown < 2_000, "less than a byte a call"
 
 
+def test_one_thread_means_that_no_other_is_started():
+    def started(**cfg):
+        before = len(list(Path("/proc/self/task").iterdir()))
+        with OnnxEngine(chain(width=64), OnnxCfg(**cfg)) as engine:
+            engine.warm_up(3)
+            return len(list(Path("/proc/self/task").iterdir())) - before
+
+    assert [started(), started(threads=2), started(threads=2, spin=True)] == [0, 1, 1]
+
+
 def golden(cases=5, **changes):
     random = np.random.default_rng(2)
     observations, latents = (
