@@ -12,11 +12,12 @@ NO_TORCH = """
 import sys
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "envpool", "tyro", "yaml", "rich", "scipy", "cryptography"):
+        if name.split(".")[0] in ("torch", "envpool", "tyro", "yaml", "rich", "scipy", "cryptography", "onnx", "tensorrt_rtx", "cuda"):
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Block())
 import trudi.cli
 import trudi.runtime.doctor, trudi.runtime.writing, trudi.runtime.signing
+import trudi.runtime.engines.choose, trudi.runtime.engines.files
 """
 
 
@@ -27,7 +28,9 @@ def run(code):
 def test_the_command_and_doctor_import_without_the_training_packages():
     done = run(NO_TORCH + "sys.exit(trudi.cli.main(['doctor']))")
     assert done.returncode == 0, done.stderr
-    assert "pip install 'trudi[train]'" in done.stdout
+    for extra in ("train", "export", "tensorrt-rtx", "cuda"):
+        assert f"pip install 'trudi[{extra}]'" in done.stdout
+    assert "CPU" in next(line for line in done.stdout.splitlines() if line.startswith("ok       onnxruntime"))
 
 
 def test_a_missing_extra_is_named():
@@ -54,9 +57,9 @@ def test_trudi_is_a_namespace_over_three_roots():
         assert (ROOT / root / "trudi" / root / "py.typed").is_file()
 
 
-def test_the_base_install_needs_numpy_and_pydantic_alone():
+def test_the_base_install_is_light():
     base = [line for line in requires("trudi") or [] if "extra ==" not in line]
-    assert [line.split(">")[0] for line in base] == ["numpy", "pydantic"]
+    assert [line.split(">")[0] for line in base] == ["numpy", "onnxruntime", "pydantic"]
 
 
 def test_imports_run_one_way():

@@ -13,6 +13,9 @@ from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from trudi.runtime.engines.cuda import Cuda
+from trudi.runtime.errors import EngineError
+
 EXIT_OK, EXIT_CHECK_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 MIN_FREE_GB = 2.0
 
@@ -31,6 +34,10 @@ EXTRAS: dict[str, dict[str, str]] = {
     "sign": {"cryptography": "cryptography"},
     "plot": {"matplotlib": "matplotlib"},
     "video": {"imageio_ffmpeg": "imageio-ffmpeg"},
+    "export": {"torch": "torch", "onnx": "onnx", "onnxscript": "onnxscript"},
+    "cuda": {"cuda.bindings.runtime": "cuda-bindings"},
+    "tensorrt-rtx": {"tensorrt_rtx": "tensorrt_rtx"},
+    "tensorrt": {"tensorrt": "tensorrt"},
 }
 
 
@@ -63,18 +70,40 @@ def check_extra(extra: str) -> Finding:
     return Finding(extra, True, ", ".join(found))
 
 
-def check_cuda() -> Finding:
+def check_torch_cuda() -> Finding:
     """Whether torch can compute on a GPU."""
     try:
         torch = importlib.import_module("torch")
     except (ImportError, OSError):
-        return Finding("cuda", False, "torch is not installed", "pip install 'trudi[train]'")
+        return Finding("torch-cuda", False, "torch is not installed", "pip install 'trudi[train]'")
     if not torch.cuda.is_available():
         built = torch.backends.cuda.is_built()
         advice = "check `nvidia-smi` and the driver" if built else "install a CUDA build of torch to train on a GPU"
-        return Finding("cuda", False, f"torch {torch.__version__}: no CUDA device", advice)
+        return Finding("torch-cuda", False, f"torch {torch.__version__}: no CUDA device", advice)
     names = [str(torch.cuda.get_device_name(index)) for index in range(torch.cuda.device_count())]
-    return Finding("cuda", True, f"torch {torch.__version__}: {', '.join(names)}")
+    return Finding("torch-cuda", True, f"torch {torch.__version__}: {', '.join(names)}")
+
+
+def check_onnxruntime() -> Finding:
+    """Whether the robot's engine imports, and what it can compute on."""
+    try:
+        runtime = importlib.import_module("onnxruntime")
+    except (ImportError, OSError) as error:
+        return Finding("onnxruntime", False, str(error), "pip install onnxruntime")
+    offered = [name.removesuffix("ExecutionProvider") for name in runtime.get_available_providers()]
+    return Finding("onnxruntime", True, f"onnxruntime {runtime.__version__}: {', '.join(offered)}")
+
+
+def check_gpu_engines() -> Finding:
+    """Whether a GPU is there for TensorRT engines to run on, by CUDA itself and not by torch."""
+    try:
+        gpu = Cuda()
+    except EngineError as error:
+        return Finding("gpu-engines", False, str(error), "without a GPU, engines run by ONNX Runtime on the CPU")
+    try:
+        return Finding("gpu-engines", True, str(gpu))
+    finally:
+        gpu.close()
 
 
 def check_machine() -> Finding:
@@ -88,7 +117,8 @@ def check_machine() -> Finding:
 
 def examine() -> list[Finding]:
     """Every check, in the order it is shown."""
-    return [check_python(), check_machine(), *(check_extra(extra) for extra in EXTRAS), check_cuda()]
+    extras = [check_extra(extra) for extra in EXTRAS]
+    return [check_python(), check_machine(), check_onnxruntime(), *extras, check_torch_cuda(), check_gpu_engines()]
 
 
 def main(argv: list[str]) -> int:
@@ -99,7 +129,7 @@ def main(argv: list[str]) -> int:
     findings = examine()
     for finding in findings:
         mark = "ok     " if finding.works else "missing"
-        print(f"{mark}  {finding.name:<8}  {finding.detail}" + (f"  ->  {finding.advice}" if finding.advice else ""))
+        print(f"{mark}  {finding.name:<12}  {finding.detail}" + (f"  ->  {finding.advice}" if finding.advice else ""))
     if args.json is not None:
         try:
             args.json.write_text(json.dumps([asdict(finding) for finding in findings], indent=2) + "\n")

@@ -19,6 +19,10 @@ class BundleError(TrudiRuntimeError):
     """A bundle that is not read: damaged, altered, unsafe, from the future, or at odds with itself."""
 
 
+class EngineError(TrudiRuntimeError):
+    """An engine that cannot be loaded, does not keep the contract, or was given an array that does not fit."""
+
+
 def one_line(text: str) -> str:
     """`text` without line breaks, control characters or more than MAX_MESSAGE characters: it may quote a hostile file."""
     plain = "".join(char if char.isprintable() else " " if char.isspace() else "?" for char in text)
