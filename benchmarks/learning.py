@@ -2,7 +2,8 @@
 
     python benchmarks/learning.py [--only NAME ...]
 
-Skips what is done, continues what was interrupted, and writes benchmarks/learning.json and benchmarks/learning.md. The
+Skips what is done, continues what was interrupted, and writes benchmarks/learning.json and benchmarks/learning.md; rows of
+runs that are not in `--runs` stay as they were, with the commit they were measured at. The
 score is the mean of a run's last five evaluations (ODE, 10 episodes), so a peak that is lost again does not count.
 """
 
@@ -17,7 +18,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from trudi.train.runfolder import METRICS, read_metrics
+from trudi.train.runfolder import ABOUT, METRICS, read_metrics
 
 HERE = Path(__file__).parent
 LAST_EVALUATIONS = 5
@@ -41,7 +42,7 @@ ENTRIES = [
     *(Entry(f"cartpole_swingup_{seed}", "envpool:CartpoleSwingup-v1", seed, 800.0, 10.0) for seed in range(3)),
     *(Entry(f"cheetah_run_{seed}", "envpool:CheetahRun-v1", seed, 680.0, 15.0) for seed in range(3)),
     *(Entry(f"walker_walk_{seed}", "envpool:WalkerWalk-v1", seed, 600.0, 20.0) for seed in range(2)),
-    Entry("cheetah_run_long_0", "envpool:CheetahRun-v1", 0, 750.0, 45.0, ("--max-iterations", "1100")),
+    Entry("cheetah_run_long_0", "envpool:CheetahRun-v1", 0, 750.0, 45.0, ("--max-iterations", "1300")),
 ]
 
 
@@ -84,6 +85,7 @@ def summarise(entry: Entry, folder: Path) -> dict[str, object]:
         "goal": entry.goal,
         "reached": score >= entry.goal and minutes <= entry.limit_min,
         "options": list(entry.options),
+        "commit": json.loads((folder / ABOUT).read_text())["git_commit"][:7],
     }
 
 
@@ -102,7 +104,11 @@ def main() -> None:
 
 def write_table(done: list[tuple[Entry, Path]]) -> None:
     """learning.json for machines, learning.md for people."""
-    rows = [summarise(entry, folder) for entry, folder in done]
+    fresh = [summarise(entry, folder) for entry, folder in done]
+    names = [entry.name for entry in ENTRIES]
+    before = json.loads((HERE / "learning.json").read_text())["runs"] if (HERE / "learning.json").exists() else []
+    kept = [row for row in before if row["name"] in names and row["name"] not in {row["name"] for row in fresh}]
+    rows = sorted(fresh + kept, key=lambda row: names.index(row["name"]))
     machine = (
         f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {_processor()}, Python {platform.python_version()}"
     )
@@ -113,13 +119,13 @@ def write_table(done: list[tuple[Entry, Path]]) -> None:
         f"`python benchmarks/learning.py` on {machine}.",
         "Score: mean of the last five evaluations (ODE, 10 episodes each). Time includes the evaluations.",
         "",
-        "| run | seed | steps | minutes (limit) | score (goal) | last five evaluations | peak | |",
-        "|---|---|---|---|---|---|---|---|",
+        "| run | seed | steps | minutes (limit) | score (goal) | last five evaluations | peak | commit | |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         lines.append(
             f"| {row['name']} | {row['seed']} | {row['env_steps']:,} | {row['minutes']} ({row['limit_min']:g}) | "
-            f"{row['score']} ({row['goal']:g}) | {row['last_evaluations']} | {row['peak']} | "
+            f"{row['score']} ({row['goal']:g}) | {row['last_evaluations']} | {row['peak']} | {row['commit']} | "
             f"{'reached' if row['reached'] else 'missed'} |"
         )
     (HERE / "learning.md").write_text("\n".join(lines) + "\n")
