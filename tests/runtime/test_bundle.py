@@ -6,7 +6,7 @@ import stat
 
 import pytest
 from bundles import contract, go1_files, go1_values, refusal, with_manifest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trudi.runtime import writing
@@ -62,6 +62,7 @@ def test_one_byte_changed_in_any_file_of_a_folder(folder, name):
     Bundle.open(folder).close()
 
 
+@settings(deadline=None)
 @given(st.data())
 def test_any_bit_changed_in_a_zip_is_refused_or_does_not_matter(tmp_path_factory, data):
     """A bit of a time stamp in the zip changes nothing that is read; every other one is noticed."""

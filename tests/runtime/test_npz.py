@@ -6,7 +6,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -20,6 +20,7 @@ def saved(**arrays) -> bytes:
     return buffer.getvalue()
 
 
+@settings(deadline=None)
 @given(
     hnp.arrays(
         st.sampled_from([np.float32, np.float64, np.int64, np.uint8, np.bool_]),
