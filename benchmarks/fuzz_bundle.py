@@ -173,7 +173,7 @@ def fuzz(count: int, seed: int, case_limit_s: float = 30.0) -> Report:
         shutil.rmtree(scratch, ignore_errors=True)
     report.violations += [f"written outside: {entry}" for entry in watch.seen]
     if report.grown_mb > MEMORY_LIMIT_MB:
-        report.violations.append(f"a case took {report.grown_mb:.0f} MB")
+        report.violations.append(f"a case took {report.grown_mb:.1f} MB")
     return report
 
 
@@ -220,7 +220,7 @@ def main() -> int:
         "change does not matter (a time stamp in the zip, white space in JSON) or gives another valid contract with "
         "fitting hashes; its content is compared with the original, shown and written again.\n\n"
         f"| what was changed | refused | accepted |\n|---|---|---|\n{rows}\n\n"
-        f"Slowest case {report.slowest_s:.2f} s; most memory taken by one case {report.grown_mb:.0f} MB.\n\n"
+        f"Slowest case {report.slowest_s:.2f} s; most memory taken by one case {report.grown_mb:.1f} MB.\n\n"
         f"Violations (another exception, a hang over {args.case_limit_s:g} s, a file written outside, altered content "
         f"accepted, memory over {MEMORY_LIMIT_MB} MB):{listed}\n"
     )

@@ -1,10 +1,16 @@
 """Contracts and bundles that several tests share: a Go1 walker, and a task with actuators only."""
 
 import io
+import json
+import zipfile
+from pathlib import Path
 
 import numpy as np
+import pytest
 
+from trudi.runtime.bundle import Bundle, manifest_json
 from trudi.runtime.contract import Contract
+from trudi.runtime.errors import BundleError
 from trudi.runtime.reading import parse_contract
 
 JOINTS = [f"{leg}_{part}_joint" for leg in ("FR", "FL", "RR", "RL") for part in ("hip", "thigh", "calf")]
@@ -29,6 +35,11 @@ def graph(observations, actions, file="policy.onnx", latent=False):
         "inputs": inputs + ([{"name": "latent", "shape": [1, actions]}] if latent else []),
         "outputs": [{"name": "action", "shape": [1, actions]}],
     }
+
+
+def plain(values):
+    """The values as a JSON file gives them: no list stands in two places."""
+    return json.loads(json.dumps(values))
 
 
 def go1_values():
@@ -64,73 +75,79 @@ def go1_values():
         "neutral": [0.0, 0.0, 0.0],
         "timeout_s": 0.5,
     }
-    return {
-        "schema_version": "1.0",
-        "kind": "trudi_policy",
-        "task": {"backend": "envpool", "id": "MuJoCoPlayground/Go1JoystickFlatTerrain-v1"},
-        "robot": {"name": "unitree_go1", "joints": joints},
-        "action": {
-            "kind": "joint_position",
-            "names": JOINTS,
-            "units": ["rad"] * 12,
-            "scale": [0.5] * 12,
-            "offset": HOME,
-            "scale_offset_applied_by": "runtime",
-            "clip": [list(LIMITS[index % 3]) for index in range(12)],
-            "rate_limit": [25.0] * 12,
-        },
-        "observation": observation,
-        "commands": [velocity],
-        "control_period_s": 0.02,
-        "sampler": {"network": "teacher", "steps": 8, "ode": True, "noise": "zero", "latent_std": 2.5},
-        "graph": graph(48, 12),
-        "safety": {"observation_range": {"low": [-5.0] * 48, "high": [5.0] * 48, "sigmas": 5.0}},
-        "provenance": {
-            "run": "go1_seed_1",
-            "seed": 1,
-            "git_commit": "0123456789abcdef0123456789abcdef01234567",
-            "git_dirty": False,
-            "versions": {"trudi": "0.1.0", "torch": "2.13.0"},
-            "evaluations": [
-                {
-                    "sampler": "ode",
-                    "return_mean": 27.125,
-                    "return_std": 1.5,
-                    "return_ci95": [26.5, 27.75],
-                    "episodes": 64,
-                    "seed": 100,
-                }
-            ],
-        },
-    }
+    return plain(
+        {
+            "schema_version": "1.0",
+            "kind": "trudi_policy",
+            "task": {"backend": "envpool", "id": "MuJoCoPlayground/Go1JoystickFlatTerrain-v1"},
+            "robot": {"name": "unitree_go1", "joints": joints},
+            "action": {
+                "kind": "joint_position",
+                "names": JOINTS,
+                "units": ["rad"] * 12,
+                "scale": [0.5] * 12,
+                "offset": HOME,
+                "scale_offset_applied_by": "runtime",
+                "clip": [list(LIMITS[index % 3]) for index in range(12)],
+                "rate_limit": [25.0] * 12,
+            },
+            "observation": observation,
+            "commands": [velocity],
+            "control_period_s": 0.02,
+            "sampler": {"network": "teacher", "steps": 8, "ode": True, "noise": "zero", "latent_std": 2.5},
+            "graph": graph(48, 12),
+            "safety": {"observation_range": {"low": [-5.0] * 48, "high": [5.0] * 48, "sigmas": 5.0}},
+            "provenance": {
+                "run": "go1_seed_1",
+                "seed": 1,
+                "git_commit": "0123456789abcdef0123456789abcdef01234567",
+                "git_dirty": False,
+                "versions": {"trudi": "0.1.0", "torch": "2.13.0"},
+                "evaluations": [
+                    {
+                        "sampler": "ode",
+                        "return_mean": 27.125,
+                        "return_std": 1.5,
+                        "return_ci95": [26.5, 27.75],
+                        "episodes": 64,
+                        "seed": 100,
+                    }
+                ],
+            },
+        }
+    )
 
 
 def cheetah_values():
     """Plain values of a DeepMind Control task's contract: no robot, 17 observations, 6 actuators."""
     actuators = ["bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot"]
-    return {
-        "schema_version": "1.0",
-        "task": {"backend": "envpool", "id": "CheetahRun-v1"},
-        "robot": None,
-        "action": {
-            "kind": "actuator",
-            "names": actuators,
-            "units": ["1"] * 6,
-            "scale": [1.0] * 6,
-            "offset": [0.0] * 6,
-            "scale_offset_applied_by": "runtime",
-            "clip": [[-1.0, 1.0]] * 6,
-        },
-        "observation": [
-            term("position", "custom", 8, ["m", *["rad"] * 7], "joint", element_names=[f"q{i}" for i in range(1, 9)]),
-            term("velocity", "custom", 9, ["m/s"] * 2 + ["rad/s"] * 7, "joint", element_names=[f"dq{i}" for i in range(9)]),
-        ],
-        "control_period_s": 0.01,
-        "sampler": {"network": "teacher", "steps": 8, "ode": True, "noise": "zero", "latent_std": 2.5},
-        "graph": graph(17, 6),
-        "safety": {"max_tilt_rad": None},
-        "provenance": {"run": "cheetah", "seed": 0},
-    }
+    return plain(
+        {
+            "schema_version": "1.0",
+            "task": {"backend": "envpool", "id": "CheetahRun-v1"},
+            "robot": None,
+            "action": {
+                "kind": "actuator",
+                "names": actuators,
+                "units": ["1"] * 6,
+                "scale": [1.0] * 6,
+                "offset": [0.0] * 6,
+                "scale_offset_applied_by": "runtime",
+                "clip": [[-1.0, 1.0]] * 6,
+            },
+            "observation": [
+                term("position", "custom", 8, ["m", *["rad"] * 7], "joint", element_names=[f"q{i}" for i in range(1, 9)]),
+                term(
+                    "velocity", "custom", 9, ["m/s"] * 2 + ["rad/s"] * 7, "joint", element_names=[f"dq{i}" for i in range(9)]
+                ),
+            ],
+            "control_period_s": 0.01,
+            "sampler": {"network": "teacher", "steps": 8, "ode": True, "noise": "zero", "latent_std": 2.5},
+            "graph": graph(17, 6),
+            "safety": {"max_tilt_rad": None},
+            "provenance": {"run": "cheetah", "seed": 0},
+        }
+    )
 
 
 def contract(values) -> Contract:
@@ -142,3 +159,30 @@ def go1_files() -> dict[str, bytes]:
     buffer = io.BytesIO()
     np.savez(buffer, observation=np.zeros((2, 48), np.float32), action_float64=np.ones((2, 12)))
     return {"policy.onnx": bytes(range(256)) * 4, "golden.npz": buffer.getvalue()}
+
+
+def refusal(path, **options) -> str:
+    with pytest.raises(BundleError) as caught:
+        Bundle.open(path, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def contents(path) -> dict[str, bytes]:
+    with zipfile.ZipFile(path) as file:
+        return {name: file.read(name) for name in file.namelist()}
+
+
+def zip_of(path, files, spoil=lambda info: None, comment=b"") -> Path:
+    with zipfile.ZipFile(path, "w") as file:
+        for name, data in files.items():
+            info = zipfile.ZipInfo(name)
+            spoil(info)
+            file.writestr(info, data)
+        file.comment = comment
+    return path
+
+
+def with_manifest(files) -> dict[str, bytes]:
+    listed = {name: data for name, data in files.items() if name != "manifest.json"}
+    return {"manifest.json": manifest_json(listed), **listed}

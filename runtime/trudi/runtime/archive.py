@@ -50,7 +50,7 @@ def open_source(path: Path) -> Source:
         if path.is_file():
             return ZipSource(path.open("rb"), str(path))
     except OSError as error:
-        raise BundleError(f"{path} cannot be read: {error.strerror}") from None
+        raise BundleError(f"{path} cannot be read: {error.strerror or error}") from None
     raise BundleError(f"there is no bundle at {path}; give a bundle's folder or its .zip")
 
 
@@ -70,7 +70,7 @@ class FolderSource:
                     raise BundleError(f"{self.root}: {name} is no plain file any more; the bundle changed while it was read")
                 yield from _exactly(file, self.sizes[name], f"{self.root}: {name}")
         except OSError as error:
-            raise BundleError(f"{self.root}: {name} cannot be read: {error.strerror}") from None
+            raise BundleError(f"{self.root}: {name} cannot be read: {error.strerror or error}") from None
 
     def close(self) -> None:
         """Nothing is held open."""
@@ -121,7 +121,7 @@ class ZipSource:
         except ZIP_FAULTS as error:
             raise BundleError(f"{self._where}: {name} is damaged: {error}; copy the bundle again") from None
         except OSError as error:
-            raise BundleError(f"{self._where}: {name} cannot be read: {error.strerror}") from None
+            raise BundleError(f"{self._where}: {name} cannot be read: {error.strerror or error}") from None
 
     def close(self) -> None:
         self._file.close()

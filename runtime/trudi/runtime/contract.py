@@ -186,8 +186,8 @@ class Student(Model):
 class Contract(Model):
     """`bundle.json`."""
 
-    schema_version: Text = SCHEMA_VERSION
-    """MAJOR.MINOR of this schema."""
+    schema_version: Text
+    """MAJOR.MINOR of the schema the file was written by."""
     kind: Literal["trudi_policy"] = "trudi_policy"
     """What the bundle is."""
     task: Task

@@ -44,7 +44,7 @@ def write_bundle(
         _rename(temporary, target)
         _sync_folder(target.parent)
     except OSError as error:
-        raise BundleError(f"the bundle {target} cannot be written: {error.strerror}") from None
+        raise BundleError(f"the bundle {target} cannot be written: {error.strerror or error}") from None
     finally:
         _remove(temporary)
     return target

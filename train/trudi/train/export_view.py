@@ -84,13 +84,10 @@ class ExportView:
 
 
 def export_view(policy: DenoisingPolicy, norm: RunningNorm, steps: int | None = None) -> ExportView:
-    """`policy` behind `norm` in `steps` steps (its own by default).
-
-    Fewer steps join neighbours: one evaluation of the network at the first of them, and the sum of their step sizes. More
-    steps split each into equal parts. TrainError where neither number divides the other.
-    """
+    """`policy` behind `norm`, its ODE in `steps` steps (see `DenoisingPolicy.ode_grid`)."""
     policy = copy.deepcopy(policy).double()
-    first, size = grid(policy, steps)
+    first, eta = policy.ode_grid(steps)
+    size = _array(eta)
     score = policy.score
     embedding = _array(score.embedding(score.steps))[first]
     weight_x, weight_s, weight_e = (_array(part).T for part in score.input.weight.split(score.sizes, dim=1))
@@ -116,20 +113,6 @@ def export_view(policy: DenoisingPolicy, norm: RunningNorm, steps: int | None = 
         final_shift=pull[-1] * drift[-1],
         init_std=policy.cfg.init_std,
     )
-
-
-def grid(policy: DenoisingPolicy, steps: int | None) -> tuple[NDArray[np.int64], Array]:
-    """The network's step index and the step size eta of each exported step: (N,) and (N, actions)."""
-    trained = policy.cfg.steps
-    steps = trained if steps is None else steps
-    eta = _array(policy.step_sizes().eta)
-    if steps < 1 or (trained % steps and steps % trained):
-        raise TrainError(f"--steps {steps} does not fit a policy of {trained}: take a divisor or a multiple of {trained}")
-    if steps <= trained:
-        first = np.arange(0, trained, trained // steps)
-        return first, np.add.reduceat(eta, first, axis=0)
-    split = steps // trained
-    return np.repeat(np.arange(trained), split), np.repeat(eta, split, axis=0) / split
 
 
 def _hidden(layer: nn.Module, norm: nn.Module) -> HiddenLayer:

@@ -251,18 +251,36 @@ class DenoisingPolicy(nn.Module):
             terminal=-0.5 * latent.square().sum(-1) - self.action_size * log_norm,
         )
 
-    def sample_ode(self, observation: Tensor, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """The probability-flow ODE from x_0 = latent: deterministic, for evaluation and deployment.
+    def sample_ode(self, observation: Tensor, latent: Tensor, steps: int | None = None) -> tuple[Tensor, Tensor]:
+        """The probability-flow ODE from x_0 = latent in `steps` steps: deterministic, for evaluation and deployment.
 
         Returns the action (batch, actions) and the states x_0 .. x_N (N + 1, batch, actions).
         """
-        sizes = self.step_sizes()
+        first, eta = self.ode_grid(steps)
+        decay = 1.0 - eta / self.cfg.init_std**2
         weight_x, shared, table = self.score.condition(observation)
         states = [latent]
-        for k in range(self.cfg.steps):
-            u = self.score(states[k], weight_x, shared + table[k])
-            states.append(sizes.decay[k] * states[k] + sizes.eta[k] * u)
+        for index, k in enumerate(first):
+            u = self.score(states[index], weight_x, shared + table[k])
+            states.append(decay[index] * states[index] + eta[index] * u)
         return torch.tanh(states[-1]), torch.stack(states)
+
+    def ode_grid(self, steps: int | None = None) -> tuple[list[int], Tensor]:
+        """The network's step index and the step size eta (steps, actions) of an ODE in `steps` steps (its own by default).
+
+        Fewer steps join neighbours: one evaluation of the network, at the first of them, with the sum of their step sizes.
+        More steps split each into equal parts. TrainError where neither number divides the other.
+        """
+        trained = self.cfg.steps
+        steps = trained if steps is None else steps
+        eta = self.step_sizes().eta
+        if steps < 1 or (trained % steps and steps % trained):
+            raise TrainError(f"{steps} steps do not fit a policy of {trained}: take a divisor or a multiple of {trained}")
+        if steps <= trained:
+            joined = trained // steps
+            return list(range(0, trained, joined)), eta.view(steps, joined, -1).sum(1)
+        split = steps // trained
+        return [k for k in range(trained) for _ in range(split)], eta.repeat_interleave(split, dim=0) / split
 
     def step_means(self, observation: Tensor, states: Tensor) -> Tensor:
         """mu_k at given states x_0 .. x_{N-1} (N, batch, actions), all steps in one pass of the network."""
