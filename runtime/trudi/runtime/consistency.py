@@ -2,32 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from trudi.runtime.model import distinct, same_length
 
 if TYPE_CHECKING:
-    from trudi.runtime.contract import Contract, Graph, Sampler
-    from trudi.runtime.interface import Robot, Term
+    from trudi.runtime.contract import Contract, Graph, Safety, Sampler
+    from trudi.runtime.interface import Action, Command, Robot, Term
 
 JOINT_TERMS = ("joint_position", "joint_velocity", "joint_effort")
 
 
+class Interface(Protocol):
+    """The parts of a contract that do not depend on the network."""
+
+    @property
+    def robot(self) -> Robot | None: ...
+    @property
+    def action(self) -> Action: ...
+    @property
+    def observation(self) -> tuple[Term, ...]: ...
+    @property
+    def commands(self) -> tuple[Command, ...]: ...
+    @property
+    def safety(self) -> Safety: ...
+    @property
+    def observation_size(self) -> int: ...
+
+
 def check_contract(contract: Contract) -> None:
     """ValueError where two parts of the contract contradict each other."""
-    _check_action(contract)
-    distinct("observation", tuple(term.name for term in contract.observation))
-    distinct("commands", tuple(command.name for command in contract.commands))
-    for term in contract.observation:
-        _check_term(contract, term)
+    check_interface(contract)
     _check_network(contract, "graph", contract.graph, contract.sampler)
     if contract.student is not None:
         _check_student(contract)
-    _check_safety(contract)
 
 
-def _check_action(contract: Contract) -> None:
-    action, robot = contract.action, contract.robot
+def check_interface(interface: Interface) -> None:
+    """ValueError where robot, action, observation, commands and safety contradict each other."""
+    _check_action(interface)
+    distinct("observation", tuple(term.name for term in interface.observation))
+    distinct("commands", tuple(command.name for command in interface.commands))
+    for term in interface.observation:
+        _check_term(interface, term)
+    _check_safety(interface)
+
+
+def _check_action(interface: Interface) -> None:
+    action, robot = interface.action, interface.robot
     if (robot is None) != (action.kind == "actuator"):
         raise ValueError(
             f"robot is {'null' if robot is None else robot.name} and action.kind is {action.kind}; "
@@ -43,16 +65,16 @@ def _check_action(contract: Contract) -> None:
             )
 
 
-def _check_term(contract: Contract, term: Term) -> None:
+def _check_term(interface: Interface, term: Term) -> None:
     where = f"observation term {term.name}"
-    if term.kind in JOINT_TERMS and contract.robot is not None:
-        _check_joints(where, term, contract.robot)
+    if term.kind in JOINT_TERMS and interface.robot is not None:
+        _check_joints(where, term, interface.robot)
     elif term.joints is not None:
         raise ValueError(f"{where}: joints are for joint terms of a robot; kind is {term.kind}")
-    if term.kind == "last_action" and term.size != contract.action.size:
-        raise ValueError(f"{where}: size is {term.size}, action.names has {contract.action.size}")
+    if term.kind == "last_action" and term.size != interface.action.size:
+        raise ValueError(f"{where}: size is {term.size}, action.names has {interface.action.size}")
     if term.kind == "command":
-        commands = {command.name: len(command.element_names) for command in contract.commands}
+        commands = {command.name: len(command.element_names) for command in interface.commands}
         if term.command not in commands:
             raise ValueError(f"{where}: shows the command {term.command}; commands has {', '.join(commands) or 'none'}")
         if term.size != commands[term.command]:
@@ -99,13 +121,13 @@ def _check_student(contract: Contract) -> None:
     _check_network(contract, "student.graph", student.graph, student.sampler)
 
 
-def _check_safety(contract: Contract) -> None:
-    safety = contract.safety
+def _check_safety(interface: Interface) -> None:
+    safety = interface.safety
     if safety.state_age_warn_s > safety.state_age_lost_s:
         raise ValueError(
             f"safety.state_age_warn_s {safety.state_age_warn_s} is above safety.state_age_lost_s {safety.state_age_lost_s}"
         )
-    for command in contract.commands:
+    for command in interface.commands:
         if command.timeout_s > safety.command_lost_s:
             raise ValueError(
                 f"command {command.name}: timeout_s {command.timeout_s} is above safety.command_lost_s "
@@ -115,9 +137,9 @@ def _check_safety(contract: Contract) -> None:
     if bounds is None:
         return
     for name, values in (("low", bounds.low), ("high", bounds.high)):
-        if len(values) != contract.observation_size:
+        if len(values) != interface.observation_size:
             raise ValueError(
-                f"the observation terms add up to {contract.observation_size}, "
+                f"the observation terms add up to {interface.observation_size}, "
                 f"safety.observation_range.{name} has {len(values)}"
             )
     for index, (low, high) in enumerate(zip(bounds.low, bounds.high, strict=True)):

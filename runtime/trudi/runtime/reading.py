@@ -89,12 +89,9 @@ def parse_contract(values: Values, where: str = "contract") -> tuple[Contract, t
     bounds, and parts that contradict each other.
     """
     newer = _check_version(values.get("schema_version"), where)
-    known, unknown = _split_unknown(Contract, values, "")
+    known, unknown = split_unknown(Contract, values, "")
     if unknown and not newer:
-        path, choices = unknown[0]
-        parent, _, name = path.rpartition(".")
-        inside = f" in {parent}" if parent else ""
-        raise BundleError(f"{where}: unknown field {quoted(name)}{inside}; {near_matches(name, choices)}")
+        raise BundleError(f"{where}: {explain_unknown(*unknown[0])}")
     try:
         contract = Contract.model_validate(known)
     except ValidationError as error:
@@ -118,6 +115,13 @@ def explain(error: ValidationError) -> str:
     return f"{key}: {reason}{shown}" if key else f"{reason}{shown}"
 
 
+def explain_unknown(path: str, choices: list[str]) -> str:
+    """A field that `split_unknown` found, and what it may have been meant to be, as a half-sentence."""
+    parent, _, name = path.rpartition(".")
+    inside = f" in {parent}" if parent else ""
+    return f"unknown field {quoted(name)}{inside}; {near_matches(name, choices)}"
+
+
 def _check_version(version: object, where: str) -> bool:
     """Whether the schema is a newer minor one; BundleError where it is a newer major one or none."""
     match = VERSION.fullmatch(version) if isinstance(version, str) else None
@@ -134,8 +138,11 @@ def _check_version(version: object, where: str) -> bool:
     return minor > own_minor
 
 
-def _split_unknown(model: type[BaseModel], values: Values, prefix: str) -> tuple[Values, list[tuple[str, list[str]]]]:
-    """`values` without the fields that the models do not have, and those fields' paths with the known names beside them."""
+def split_unknown(model: type[BaseModel], values: Values, prefix: str) -> tuple[Values, list[tuple[str, list[str]]]]:
+    """`values` without the fields that the models do not have, and those fields' paths with the known names beside them.
+
+    Paths start with `prefix`, which is empty for a whole file.
+    """
     kept: Values = {}
     unknown: list[tuple[str, list[str]]] = []
     for name, value in values.items():
@@ -148,13 +155,13 @@ def _split_unknown(model: type[BaseModel], values: Values, prefix: str) -> tuple
         if inner is None:
             continue
         if isinstance(value, dict):
-            kept[name], more = _split_unknown(inner, cast("Values", value), f"{prefix}{name}.")
+            kept[name], more = split_unknown(inner, cast("Values", value), f"{prefix}{name}.")
             unknown += more
         elif isinstance(value, list):
             kept[name] = items = list(cast("list[Any]", value))
             for index, item in enumerate(items):
                 if isinstance(item, dict):
-                    items[index], more = _split_unknown(inner, cast("Values", item), f"{prefix}{name}[{index}].")
+                    items[index], more = split_unknown(inner, cast("Values", item), f"{prefix}{name}[{index}].")
                     unknown += more
     return kept, unknown
 

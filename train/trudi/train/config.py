@@ -73,6 +73,20 @@ class TrainCfg:
         return self.num_envs * self.rollout_steps
 
 
+class _NoTwins(yaml.SafeLoader):
+    """A key that stands twice is an error: YAML would take the last one in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.YAMLError(f"the key '{key.value}' stands twice, line {key.start_mark.line + 1}")
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
 def presets_folder() -> Path:
     """Where the presets lie: inside an installed package, at the repository's root in an editable install."""
     packaged = Path(__file__).parent / "configs"
@@ -81,12 +95,13 @@ def presets_folder() -> Path:
 
 def presets() -> dict[str, Path]:
     """All presets by name: one a task, and settings for any task (`algorithms/`)."""
-    return {path.stem: path for path in sorted(presets_folder().glob("*/*.yaml"))}
+    folders = [presets_folder() / kind for kind in ("algorithms", "tasks")]
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def preset_for(task: str) -> Path | None:
     """The preset whose `task` this is, if there is one."""
-    return next((path for path in presets().values() if _read_yaml(path).get("task") == task), None)
+    return next((path for path in presets().values() if read_yaml(path).get("task") == task), None)
 
 
 def load_config(source: Path | str | None, task: str | None) -> TrainCfg:
@@ -95,7 +110,7 @@ def load_config(source: Path | str | None, task: str | None) -> TrainCfg:
     `task` replaces the one the file names. TrainError names unknown keys, wrong types and missing files.
     """
     path = _preset_path(source) if source is not None else preset_for(task or "")
-    values: dict[str, Any] = _read_yaml(path) if path is not None else {}
+    values: dict[str, Any] = read_yaml(path) if path is not None else {}
     if task is not None:
         values["task"] = task
     if "task" not in values:
@@ -149,9 +164,10 @@ def _preset_path(source: Path | str) -> Path:
     return path
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The `key: value` lines of a YAML file; TrainError where it holds something else, or a key twice."""
     try:
-        loaded = yaml.safe_load(path.read_text())
+        loaded = yaml.load(path.read_text(), Loader=_NoTwins)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise TrainError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     except OSError as error:

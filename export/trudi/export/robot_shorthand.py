@@ -1,0 +1,154 @@
+"""The shorthand of robot files, spelled out into the contract's own fields. Nothing here checks: the contract does.
+
+| written                        | stands for                                                                       |
+|--------------------------------|----------------------------------------------------------------------------------|
+| `robot.joint_defaults`         | fields that every joint has unless it says otherwise                             |
+| one value where a list belongs | that value for every element (`scale: 0.5`, `units: rad`; `clip: [-1, 1]`)       |
+| `default_position`             | as an offset: the default pose, each joint's own                                 |
+| `position_limit`               | as the action's clip: each joint's own position limit                            |
+| absent                         | names and units of the robot's joints; x, y, z; the command's elements; `size`   |
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from trudi.runtime.reading import Values
+
+# Per kind of action or term: units of a revolute and of a prismatic joint.
+JOINT_UNITS: dict[str, tuple[str, str]] = {
+    "joint_position": ("rad", "m"),
+    "joint_position_increment": ("rad", "m"),
+    "joint_velocity": ("rad/s", "m/s"),
+    "joint_effort": ("N m", "N"),
+}
+VECTOR_UNITS: dict[str, str] = {"base_linear_velocity": "m/s", "base_angular_velocity": "rad/s", "projected_gravity": "1"}
+JOINT_TERMS = ("joint_position", "joint_velocity", "joint_effort")
+
+_MISSING = object()
+
+
+def spell_out(values: Values) -> Values:
+    """A robot file's values with the shorthand replaced; what is not understood is left for the contract to refuse."""
+    full = dict(values)
+    robot = _mapping(values.get("robot"))
+    if robot is not None:
+        full["robot"] = robot = _robot(robot)
+    joints = _mappings(robot.get("joints") if robot is not None else None)
+    commands = _mappings(values.get("commands"))
+    if (action := _mapping(values.get("action"))) is not None:
+        full["action"] = action = _action(action, joints)
+    if isinstance(values.get("commands"), list) and len(commands) == len(values["commands"]):
+        full["commands"] = [_command(command) for command in commands]
+    if isinstance(values.get("observation"), list):
+        context = _Context(joints, action or {}, commands, robot is not None)
+        full["observation"] = [
+            context.term(cast("Values", term)) if isinstance(term, dict) else term for term in values["observation"]
+        ]
+    return full
+
+
+class _Context:
+    """What a term may leave out, because the rest of the file says it."""
+
+    def __init__(self, joints: list[Values], action: Values, commands: list[Values], has_robot: bool) -> None:
+        self.joints = {str(joint.get("name")): joint for joint in joints}
+        self.action_names = action.get("names")
+        self.commands = {str(command.get("name")): command for command in commands}
+        self.has_robot = has_robot
+
+    def term(self, values: Values) -> Values:
+        """One term in full."""
+        term = dict(values)
+        kind = str(term.get("kind"))
+        if kind in JOINT_TERMS and self.has_robot:
+            self._fill_joints(term, kind)
+        elif kind in VECTOR_UNITS:
+            _default(term, {"element_names": ["x", "y", "z"], "units": VECTOR_UNITS[kind]})
+        elif kind == "base_quaternion":
+            _default(term, {"element_names": ["x", "y", "z", "w"], "units": "1"})
+        elif kind == "last_action":
+            _default(term, {"element_names": self.action_names, "units": "1", "frame": "none"})
+        elif kind == "command":
+            command = self.commands.get(str(term.get("command")), {})
+            _default(term, {key: command.get(key, _MISSING) for key in ("element_names", "units", "frame")})
+        names = term.get("element_names")
+        if isinstance(names, list):
+            _default(term, {"size": len(names)})
+            _repeat(term, ("units", "offset", "scale"), len(names))
+        return term
+
+    def _fill_joints(self, term: Values, kind: str) -> None:
+        names = term.setdefault("joints", list(self.joints))
+        if not isinstance(names, list):
+            return
+        _default(term, {"element_names": names, "frame": "joint"})
+        driven = [self.joints.get(str(name)) for name in names]
+        if all(joint is not None for joint in driven):
+            _default(term, {"units": _joint_units(kind, [joint or {} for joint in driven])})
+            if term.get("offset") == "default_position":
+                term["offset"] = [(joint or {}).get("default_position") for joint in driven]
+
+
+def _robot(values: Values) -> Values:
+    robot = dict(values)
+    defaults = _mapping(robot.get("joint_defaults"))
+    if defaults is None:
+        return robot
+    del robot["joint_defaults"]
+    if isinstance(robot.get("joints"), list):
+        robot["joints"] = [defaults | joint if isinstance(joint, dict) else joint for joint in robot["joints"]]
+    return robot
+
+
+def _action(values: Values, joints: list[Values]) -> Values:
+    action = {"scale_offset_applied_by": "runtime"} | values
+    if joints:
+        _default(action, {"names": [joint.get("name") for joint in joints]})
+        _default(action, {"units": _joint_units(str(action.get("kind")), joints)})
+    if action.get("offset") == "default_position" and joints:
+        action["offset"] = [joint.get("default_position") for joint in joints]
+    if action.get("clip") == "position_limit" and joints:
+        action["clip"] = [joint.get("position_limit") for joint in joints]
+    if isinstance(names := action.get("names"), list):
+        _repeat(action, ("units", "scale", "offset", "rate_limit"), len(names))
+        clip = action.get("clip")
+        if isinstance(clip, list) and clip and not isinstance(clip[0], list):
+            action["clip"] = [clip] * len(names)
+    return action
+
+
+def _command(values: Values) -> Values:
+    command = dict(values)
+    if isinstance(names := command.get("element_names"), list):
+        _repeat(command, ("units", "neutral"), len(names))
+    return command
+
+
+def _joint_units(kind: str, joints: list[Values]) -> Any:
+    if kind not in JOINT_UNITS:
+        return _MISSING
+    return [JOINT_UNITS[kind][joint.get("type", "revolute") == "prismatic"] for joint in joints]
+
+
+def _default(values: Values, defaults: Values) -> None:
+    for key, value in defaults.items():
+        if value is not _MISSING:
+            values.setdefault(key, value)
+
+
+def _repeat(values: Values, keys: tuple[str, ...], count: int) -> None:
+    """Turns one number or text into a list of `count`."""
+    for key in keys:
+        value = values.get(key)
+        if isinstance(value, (int, float, str)):
+            values[key] = [value] * count
+
+
+def _mapping(value: Any) -> Values | None:
+    return cast("Values", value) if isinstance(value, dict) else None
+
+
+def _mappings(value: Any) -> list[Values]:
+    items = cast("list[Any]", value) if isinstance(value, list) else []
+    return [cast("Values", item) for item in items if isinstance(item, dict)]
