@@ -7,6 +7,7 @@ import pytest
 
 from trudi import cli
 from trudi.train import checkpoint
+from trudi.train.envs import registry
 
 TASK = "envpool:CartpoleSwingup-v1"
 SMALL = ["--num-envs", "4", "--rollout-steps", "8", "--policy.width", "8", "--critic.width", "8", "--max-iterations", "1"]
@@ -66,6 +67,22 @@ def refused(capsys, *argv):
     lines = capsys.readouterr().err.strip().splitlines()
     assert len(lines) == 1, lines
     return lines[0]
+
+
+def test_a_wrong_option_is_one_line_too(capsys):
+    """tyro draws boxes of ten lines."""
+    task = "envpool:CartpoleSwingup-v1"
+    wrong_type = refused(capsys, "train", task, "--num-envs", "many")
+    assert "Error parsing --num-envs: invalid literal for int() with base 10: 'many'" in wrong_type
+    assert "did you mean --policy.width?" in refused(capsys, "train", task, "--policy.widht", "3")
+    assert "invalid choice 'euler' for argument '--sampler'" in refused(capsys, "eval", "runs/x", "--sampler", "euler")
+    assert "`trudi tasks --help` explains" in refused(capsys, "tasks", "--nope")
+
+
+def test_a_backend_whose_extra_is_missing(capsys, monkeypatch):
+    monkeypatch.setitem(registry.BACKENDS, "envpool", registry.Backend("a_package_nobody_has", "envpool"))
+    line = refused(capsys, "train", "envpool:CartpoleSwingup-v1")
+    assert "the backend 'envpool' is not installed: pip install 'trudi[envpool]'" in line
 
 
 def test_unknown_tasks_and_backends(capsys, tmp_path):

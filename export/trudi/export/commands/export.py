@@ -11,7 +11,7 @@ import tyro
 from trudi.export.bundling import ExportCfg, Exported, export_run
 from trudi.runtime.commands.common import EXIT_OK, write_json
 from trudi.runtime.commands.common import reports_errors as reports_runtime_errors
-from trudi.train.commands.common import reports_errors
+from trudi.train.commands.common import parse_arguments, reports_errors
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ExportArgs:
 @reports_errors("export")
 def main(argv: list[str]) -> int:
     """Exports, proves and writes."""
-    args = tyro.cli(ExportArgs, prog="trudi export", args=argv)
+    args = parse_arguments(ExportArgs, "trudi export", argv)
     exported = export_run(args.run, args.out, args.cfg)
     print(summary(exported))
     evaluation = exported.contract.provenance.evaluations[0]
