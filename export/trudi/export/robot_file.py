@@ -105,7 +105,10 @@ def generic_robot_file(task: str, observation_size: int, action_size: int, contr
 
 def parse_robot_file(values: Values, where: str) -> RobotFile:
     """The robot file that plain values in the files' shorthand spell; `where` is named in errors."""
-    known, unknown = split_unknown(RobotFile, spell_out(values), "")
+    try:
+        known, unknown = split_unknown(RobotFile, spell_out(values), "")
+    except ExportError as error:
+        raise ExportError(f"{where}: {error}") from None
     if unknown:
         raise ExportError(f"{where}: {explain_unknown(*unknown[0])}")
     try:

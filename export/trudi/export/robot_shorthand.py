@@ -1,9 +1,11 @@
-"""The shorthand of robot files, spelled out into the contract's own fields. Nothing here checks: the contract does.
+"""The shorthand of robot files, spelled out into the contract's own fields. What is not shorthand, the contract checks.
 
 | written                        | stands for                                                                       |
 |--------------------------------|----------------------------------------------------------------------------------|
+| `robot.joint_columns`          | names of the fields, where `robot.joints` is a table: a list of values a joint   |
 | `robot.joint_defaults`         | fields that every joint has unless it says otherwise                             |
 | one value where a list belongs | that value for every element (`scale: 0.5`, `units: rad`; `clip: [-1, 1]`)       |
+| `joints`                       | as a term's element names: the robot's joints                                    |
 | `default_position`             | as an offset: the default pose, each joint's own                                 |
 | `position_limit`               | as the action's clip: each joint's own position limit                            |
 | absent                         | names and units of the robot's joints; x, y, z; the command's elements; `size`   |
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
+from trudi.export.errors import ExportError
 from trudi.runtime.reading import Values
 
 # Per kind of action or term: units of a revolute and of a prismatic joint.
@@ -72,6 +75,8 @@ class _Context:
         elif kind == "command":
             command = self.commands.get(str(term.get("command")), {})
             _default(term, {key: command.get(key, _MISSING) for key in ("element_names", "units", "frame")})
+        if term.get("element_names") == "joints" and self.has_robot:
+            term["element_names"] = list(self.joints)
         names = term.get("element_names")
         if isinstance(names, list):
             _default(term, {"size": len(names)})
@@ -91,14 +96,27 @@ class _Context:
 
 
 def _robot(values: Values) -> Values:
-    robot = dict(values)
-    defaults = _mapping(robot.get("joint_defaults"))
+    robot = {key: value for key, value in values.items() if key not in ("joint_columns", "joint_defaults")}
+    defaults = _mapping(values.get("joint_defaults", {}))
     if defaults is None:
-        return robot
-    del robot["joint_defaults"]
-    if isinstance(robot.get("joints"), list):
-        robot["joints"] = [defaults | joint if isinstance(joint, dict) else joint for joint in robot["joints"]]
+        raise ExportError("robot.joint_defaults must hold `field: value` pairs, such as {stiffness: 35.0}")
+    if isinstance(joints := values.get("joints"), list):
+        columns = values.get("joint_columns")
+        rows = [_row(index, joint, columns) for index, joint in enumerate(cast("list[Any]", joints))]
+        robot["joints"] = [defaults | row if isinstance(row, dict) else row for row in rows]
     return robot
+
+
+def _row(index: int, joint: Any, columns: Any) -> Any:
+    """A joint as a mapping, where it is a row of the table."""
+    if not isinstance(joint, list) or not isinstance(columns, list):
+        return joint
+    if len(joint) != len(columns):
+        raise ExportError(
+            f"robot.joints[{index}] has {len(joint)} values ({joint[0] if joint else 'none'}, ...), "
+            f"joint_columns has {len(columns)}: {', '.join(map(str, columns))}"
+        )
+    return dict(zip(map(str, columns), joint, strict=True))
 
 
 def _action(values: Values, joints: list[Values]) -> Values:
