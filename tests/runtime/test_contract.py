@@ -285,3 +285,9 @@ def test_every_field_is_documented_and_every_model_frozen():
         assert model.model_config["frozen"] and model.model_config["extra"] == "forbid"
         for name, entry in model.model_fields.items():
             assert entry.description, f"{model.__name__}.{name}"
+
+
+def test_a_message_that_quotes_a_hostile_file_is_one_printable_line():
+    message = str(BundleError("a\nb\x1b[2J\u202ec" + "x" * 10_000))
+    assert message.startswith("a b?[2J?cxxx") and message.endswith("...") and len(message) == 600
+    assert "'\\x1b[2J\\n'" in refusal(changed(["action", "\x1b[2J\n"], 1))
