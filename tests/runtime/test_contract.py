@@ -66,7 +66,7 @@ def test_floats_survive_exactly(offset):
 def test_the_history_multiplies_a_terms_size():
     values = changed(["observation", 1, "history"], 5)
     # 48 - 3 + 3 * 5 = 60
-    assert "the observation terms add up to 60, observation has the shape [1, 48]" in refusal(values)
+    assert "the observation terms add up to 60, safety.observation_range.low has 48" in refusal(values)
     values["graph"] = graph(60, 12)
     values["safety"] = {}
     assert contract(values).observation_size == 60
