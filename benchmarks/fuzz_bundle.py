@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -39,6 +40,7 @@ REHASHED = {"contract, hashes fitting", "contract of another version", "entries 
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 MOVING = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.symlink", "os.link", "os.truncate", "os.chmod", "os.mkfifo"}
 MEMORY_LIMIT_MB = 400
+ADDRESS_SPACE = 4 << 30
 
 
 class HangError(Exception):
@@ -207,6 +209,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--case-limit-s", type=float, default=30.0)
     args = parser.parse_args()
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     report = fuzz(args.count, args.seed, args.case_limit_s)
     rows = "\n".join(
         f"| {kind} | {report.refused[kind]} | {report.accepted[kind]} |" for kind in [*mutations.ZIPS, FOLDER, ARRAYS]

@@ -212,9 +212,10 @@ def spoil_json(rng: Rng, data: bytes) -> bytes:
     """JSON text with a value, key or piece of text changed."""
     tree = json.loads(data)
     for _ in range(rng.choice((1, 1, 1, 2, 5))):
-        place = rng.choice(_places(tree)[1:] or [()])
-        if not place:
-            return data
+        places = _places(tree)[1:]
+        if not 0 < len(places) < 20_000:
+            break
+        place = rng.choice(places)
         parent = tree
         for key in place[:-1]:
             parent = parent[key]
@@ -224,11 +225,11 @@ def spoil_json(rng: Rng, data: bytes) -> bytes:
         elif kind == 3:
             del parent[key]
         elif kind == 4 and isinstance(parent, dict):
-            parent[rng.choice(("extra", str(key) + "s", str(key).upper(), *STRINGS))] = parent[key]
+            parent[rng.choice(("extra", str(key) + "s", str(key).upper(), *STRINGS))] = copy.deepcopy(parent[key])
         elif isinstance(parent, list):
-            count = rng.choice((1, 12, 5000))
-            if count * len(json.dumps(parent[key])) < 3_000_000:
-                parent[key:key] = [copy.deepcopy(parent[key])] * count
+            size = len(json.dumps(parent[key]))
+            count = rng.choice((1, 12, 5000 if size < 100 else 300 if size < 1000 else 1))
+            parent[key:key] = [copy.deepcopy(parent[key]) for _ in range(count)]
     text = json.dumps(tree)
     if rng.random() < 0.3:
         at = rng.randrange(len(text))

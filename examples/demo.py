@@ -1,4 +1,4 @@
-"""The main job, end to end: train on CartpoleSwingup, measure the policy, draw its learning curve.
+"""The main job, end to end: train on CartpoleSwingup, measure the policy, export it, prove and time what was exported.
 
 make demo        (about ten minutes on two cores; TRUDI_DEMO_ITERATIONS=6 for a quick look)
 """
@@ -44,14 +44,19 @@ def draw_curve(run: Path, picture: Path) -> None:
 
 
 def main() -> None:
-    """Trains, evaluates, draws."""
+    """Trains, evaluates, draws, exports, verifies, times."""
     run = Path("runs") / "demo" / time.strftime("%Y-%m-%d_%H-%M-%S")
     iterations = os.environ.get("TRUDI_DEMO_ITERATIONS")
     trudi("train", TASK, "--out", str(run), *(["--max-iterations", iterations] if iterations else []))
     trudi("eval", str(run), "--json", str(run / "evaluation.json"))
     picture = run / "learning_curve.png"
     draw_curve(run, picture)
-    print(f"\nlearning curve: {picture}")
+    bundle = run / "bundle"
+    trudi("export", str(run), "--out", str(bundle), "--engine", "tensorrt-rtx")
+    trudi("inspect", str(bundle))
+    trudi("verify", str(bundle), "--run", str(run))
+    trudi("bench", str(bundle), "--run", str(run), "--calls", "5000", "--picture", str(run / "latency.png"))
+    print(f"\nlearning curve: {picture}\nlatency: {run / 'latency.png'}\nbundle: {bundle}")
 
 
 if __name__ == "__main__":

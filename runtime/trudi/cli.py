@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from types import ModuleType
 from typing import NoReturn, cast
 
 EXIT_BAD_INPUT = 2
@@ -27,11 +28,35 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "train": Command("trudi.train.commands.train", "train", "train a policy in a parallel simulator"),
     "eval": Command("trudi.train.commands.evaluate", "train", "measure the policy of a run"),
+    "export": Command("trudi.export.commands.export", "export", "compile a run into a bundle for a robot"),
+    "verify": Command("trudi.runtime.commands.verify", None, "check a bundle and that its engines compute the policy"),
+    "bench": Command("trudi.runtime.commands.bench", None, "measure the latency of a bundle's engines"),
     "tasks": Command("trudi.train.commands.tasks", "train", "list the tasks of the installed simulators"),
     "inspect": Command("trudi.runtime.commands.inspect", None, "check a bundle and show what it says, or what differs"),
     "keygen": Command("trudi.runtime.commands.keygen", None, "make a key pair to sign bundles with"),
     "doctor": Command("trudi.runtime.doctor", None, "say what is installed, what works, and what to do about the rest"),
 }
+
+# What commands of the base install can do more of where an extra is there.
+EXTENSIONS: dict[str, Command] = {
+    "replay": Command("trudi.export.replay", "export", "episodes with PyTorch and with the artefact"),
+    "baselines": Command("trudi.export.baselines", "export", "eager PyTorch, a plain export and the matrix products alone"),
+}
+
+
+def extension(name: str) -> ModuleType:
+    """The module of an extension; TrudiRuntimeError names the extra where it cannot be imported."""
+    from trudi.runtime.errors import TrudiRuntimeError
+
+    wanted = EXTENSIONS[name]
+    try:
+        return importlib.import_module(wanted.module)
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("trudi."):
+            raise
+        raise TrudiRuntimeError(
+            f"{wanted.summary}: needs the package '{error.name}': pip install 'trudi[{wanted.extra}]'"
+        ) from error
 
 
 def usage() -> str:

@@ -85,6 +85,14 @@ def test_names_that_escape_or_mislead(tmp_path, archived, name):
     assert not (tmp_path / "evil").exists() and not Path("/tmp/evil").exists()
 
 
+def test_a_name_without_a_letter(tmp_path, archived):
+    data = bytearray(archived.read_bytes())
+    at = central(bytes(data), b"policy.onnx")
+    data[at + 28 : at + 34] = struct.pack("<HHH", 0, 0, 11)  # no name, and its letters as a comment
+    (tmp_path / "nameless.zip").write_bytes(data)
+    assert "the file name '' is refused" in refusal(tmp_path / "nameless.zip")
+
+
 def test_a_duplicate_name_in_a_zip(tmp_path, archived):
     path = tmp_path / "twice.zip"
     data = zip_of(path, contents(archived) | {"policy.onnY": b"x"}).read_bytes()

@@ -10,14 +10,16 @@ ROOTS = ("train", "export", "runtime")
 
 NO_TORCH = """
 import sys
+BLOCKED = "torch envpool tyro yaml rich scipy cryptography onnx tensorrt_rtx cuda".split()
 class Block:
     def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in ("torch", "envpool", "tyro", "yaml", "rich", "scipy", "cryptography", "onnx", "tensorrt_rtx", "cuda"):
+        if name.split(".")[0] in BLOCKED:
             raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 sys.meta_path.insert(0, Block())
 import trudi.cli
 import trudi.runtime.doctor, trudi.runtime.writing, trudi.runtime.signing
 import trudi.runtime.engines.choose, trudi.runtime.engines.files
+import trudi.runtime.commands.verify, trudi.runtime.commands.bench, trudi.runtime.commands.inspect
 """
 
 

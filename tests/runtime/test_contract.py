@@ -66,7 +66,7 @@ def test_floats_survive_exactly(offset):
 def test_the_history_multiplies_a_terms_size():
     values = changed(["observation", 1, "history"], 5)
     # 48 - 3 + 3 * 5 = 60
-    assert "the observation terms add up to 60, observation has the shape [1, 48]" in refusal(values)
+    assert "the observation terms add up to 60, safety.observation_range.low has 48" in refusal(values)
     values["graph"] = graph(60, 12)
     values["safety"] = {}
     assert contract(values).observation_size == 60
@@ -190,6 +190,14 @@ def test_a_newer_minor_schema_is_read_and_its_new_fields_reported():
     assert read.schema_version == "1.7" and read.action == contract(go1_values()).action
 
 
+def test_a_new_field_of_a_hostile_name_is_shown_harmlessly():
+    values = changed(["schema_version"], "1.7")
+    values["action"] |= {"\x1b[2J\ud800": 1, "x" * 200: 2}
+    shown = parse_contract(values)[1]
+    assert shown[0] == r"action.'\x1b[2J\ud800'"
+    assert all(name.isascii() and name.isprintable() and len(name) < 80 for name in shown)
+
+
 def test_a_newer_minor_schema_is_still_checked():
     values = changed(["schema_version"], "1.7")
     values["action"]["scale"] = [0.5] * 3
@@ -285,3 +293,9 @@ def test_every_field_is_documented_and_every_model_frozen():
         assert model.model_config["frozen"] and model.model_config["extra"] == "forbid"
         for name, entry in model.model_fields.items():
             assert entry.description, f"{model.__name__}.{name}"
+
+
+def test_a_message_that_quotes_a_hostile_file_is_one_printable_line():
+    message = str(BundleError("a\nb\x1b[2J\u202ec" + "x" * 10_000))
+    assert message.startswith("a b?[2J?cxxx") and message.endswith("...") and len(message) == 600
+    assert "'\\x1b[2J\\n'" in refusal(changed(["action", "\x1b[2J\n"], 1))

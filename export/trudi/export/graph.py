@@ -121,7 +121,9 @@ def check(model: onnx.ModelProto) -> None:
 def _observation_part(build: _Builder, view: ExportView) -> str:
     """d observation_weight, the same for all steps."""
     bound = view.observation_bound[None]
-    d = build.node("Sub", [OBSERVATION, build.constant("observation_mean", view.observation_mean[None], wide=True)], "centred")
+    d = build.node(
+        "Sub", [OBSERVATION, build.constant("observation_mean", view.observation_mean[None], wide=True)], "centred"
+    )
     d = build.node("Max", [d, build.constant("observation_low", -bound, wide=True)], "bounded_below")
     d = build.node("Min", [d, build.constant("observation_high", bound, wide=True)], "bounded")
     if _STORAGE[build.precision][1] != TensorProto.FLOAT:  # In raw units a narrow format could overflow or lose digits.

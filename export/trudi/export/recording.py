@@ -95,8 +95,7 @@ def golden_cases(reference: Reference, view: ExportView, recording: Recording, s
 
 def edge_cases(view: ExportView, seed: int = 0) -> NDArray[np.float32]:
     """Zeros, the mean, the normaliser's limits and beyond, 5 sigma on every side, and random ones at 5 sigma (cases, n)."""
-    n, clip = view.observation_size, 10.0
-    sigma = view.observation_bound / clip
+    n, sigma = view.observation_size, view.observation_bound / view.clip
     offsets = [np.zeros(n), view.observation_bound, -view.observation_bound, 100.0 * view.observation_bound]
     offsets += [sign * EDGE_SIGMAS * sigma for sign in (-1.0, 1.0)]
     offsets += [sign * EDGE_SIGMAS * sigma * one for sign in (-1.0, 1.0) for one in np.eye(n)]

@@ -18,7 +18,7 @@ from trudi.runtime.contract import Safety
 from trudi.runtime.errors import near_matches
 from trudi.runtime.interface import Action, Command, Robot, Term
 from trudi.runtime.model import MAX_ELEMENTS, MAX_ITEMS, Model, Name, Positive
-from trudi.runtime.reading import Values, explain, explain_unknown, split_unknown
+from trudi.runtime.reading import Values, explain, split_unknown
 from trudi.train.config import presets_folder, read_yaml
 from trudi.train.errors import TrainError
 
@@ -110,7 +110,7 @@ def parse_robot_file(values: Values, where: str) -> RobotFile:
     except ExportError as error:
         raise ExportError(f"{where}: {error}") from None
     if unknown:
-        raise ExportError(f"{where}: {explain_unknown(*unknown[0])}")
+        raise ExportError(f"{where}: {unknown[0].explain()}")
     try:
         return RobotFile.model_validate(known)
     except ValidationError as error:

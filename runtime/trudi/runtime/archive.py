@@ -102,10 +102,10 @@ class ZipSource:
         try:
             _check_end_record(file, where)
             self._zip = zipfile.ZipFile(file)
-            self._members = {info.filename: info for info in self._zip.infolist() if _is_wanted(info, where)}
-            names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
-            self.sizes = {name: info.file_size for name, info in self._members.items()}
-            check_paths(names, where)
+            wanted = [info for info in self._zip.infolist() if _is_wanted(info, where)]
+            check_paths([info.filename for info in wanted], where)
+            self._members = {info.filename: info for info in wanted}
+            self.sizes = {info.filename: info.file_size for info in wanted}
             _check_listing(self.sizes, where)
         except ZIP_FAULTS as error:
             self.close()
@@ -158,7 +158,7 @@ def _is_wanted(info: zipfile.ZipInfo, where: str) -> bool:
         raise BundleError(f"{where}: {name} is a device, pipe or socket; a bundle holds plain files only")
     if info.flag_bits & ENCRYPTED:
         raise BundleError(f"{where}: {name} is encrypted; zip the bundle without a password")
-    if info.is_dir():
+    if info.filename.endswith("/"):
         if info.file_size:
             raise BundleError(f"{where}: the folder {name} has content")
         check_paths([info.filename.rstrip("/")], where)

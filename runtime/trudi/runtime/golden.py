@@ -1,9 +1,9 @@
 """`golden.npz`: recorded observations with the actions that every engine must reproduce, and how closely.
 
-    observation      (cases, n) float32     from evaluation episodes, then edge cases
-    latent           (cases, m) float32     where the graph takes one
-    action_float64   (cases, m)             PyTorch's, in double precision: the reference
-    action_float32   (cases, m)             PyTorch's, as the policy was trained
+observation      (cases, n) float32     from evaluation episodes, then edge cases
+latent           (cases, m) float32     where the graph takes one
+action_float64   (cases, m)             PyTorch's, in double precision: the reference
+action_float32   (cases, m)             PyTorch's, as the policy was trained
 """
 
 from __future__ import annotations
@@ -64,7 +64,9 @@ class GoldenCases:
         for name, (dtype, size) in wanted.items():
             array = arrays[name]
             if array.dtype != dtype or array.shape != (cases, size) or cases == 0:
-                raise BundleError(f"{GOLDEN}: {name} is {array.dtype} {array.shape}; the contract needs {dtype} (cases, {size})")
+                raise BundleError(
+                    f"{GOLDEN}: {name} is {array.dtype} {array.shape}; the contract needs {dtype} (cases, {size})"
+                )
             if not bool(np.isfinite(array).all()):
                 raise BundleError(f"{GOLDEN}: {name} holds values that are not finite: export the run again")
         return cls(arrays["observation"], arrays.get("latent"), arrays["action_float64"], arrays["action_float32"])

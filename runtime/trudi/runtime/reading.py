@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import dataclass
 from typing import Any, NoReturn, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from trudi.runtime.contract import SCHEMA_VERSION, Contract
 from trudi.runtime.errors import BundleError, near_matches, quoted
+from trudi.runtime.model import MAX_NAME, NAME
 
 MAX_JSON_BYTES = 1 << 20
 MAX_JSON_DEPTH = 32
@@ -91,12 +93,12 @@ def parse_contract(values: Values, where: str = "contract") -> tuple[Contract, t
     newer = _check_version(values.get("schema_version"), where)
     known, unknown = split_unknown(Contract, values, "")
     if unknown and not newer:
-        raise BundleError(f"{where}: {explain_unknown(*unknown[0])}")
+        raise BundleError(f"{where}: {unknown[0].explain()}")
     try:
         contract = Contract.model_validate(known)
     except ValidationError as error:
         raise BundleError(f"{where}: {explain(error)}") from None
-    return contract, tuple(path for path, _ in unknown)
+    return contract, tuple(field.path for field in unknown)
 
 
 def contract_json(contract: Contract) -> bytes:
@@ -115,13 +117,6 @@ def explain(error: ValidationError) -> str:
     return f"{key}: {reason}{shown}" if key else f"{reason}{shown}"
 
 
-def explain_unknown(path: str, choices: list[str]) -> str:
-    """A field that `split_unknown` found, and what it may have been meant to be, as a half-sentence."""
-    parent, _, name = path.rpartition(".")
-    inside = f" in {parent}" if parent else ""
-    return f"unknown field {quoted(name)}{inside}; {near_matches(name, choices)}"
-
-
 def _check_version(version: object, where: str) -> bool:
     """Whether the schema is a newer minor one; BundleError where it is a newer major one or none."""
     match = VERSION.fullmatch(version) if isinstance(version, str) else None
@@ -138,30 +133,50 @@ def _check_version(version: object, where: str) -> bool:
     return minor > own_minor
 
 
-def split_unknown(model: type[BaseModel], values: Values, prefix: str) -> tuple[Values, list[tuple[str, list[str]]]]:
-    """`values` without the fields that the models do not have, and those fields' paths with the known names beside them.
+@dataclass(frozen=True)
+class UnknownField:
+    """A field that no model has."""
 
-    Paths start with `prefix`, which is empty for a whole file.
-    """
+    parent: str
+    """Path of the field it stands in; empty at the top."""
+    name: str
+    known: tuple[str, ...]
+    """Names of the fields beside which it stands."""
+
+    @property
+    def path(self) -> str:
+        """Where it stands, fit to be shown: the name is a stranger's."""
+        name = self.name if NAME.fullmatch(self.name) and len(self.name) <= MAX_NAME else quoted(self.name)
+        return f"{self.parent}.{name}" if self.parent else name
+
+    def explain(self) -> str:
+        """The field, and what it may have been meant to be, as a half-sentence."""
+        inside = f" in {self.parent}" if self.parent else ""
+        return f"unknown field {quoted(self.name)}{inside}; {near_matches(self.name, self.known)}"
+
+
+def split_unknown(model: type[BaseModel], values: Values, path: str) -> tuple[Values, list[UnknownField]]:
+    """`values` without the fields that the models do not have, and those fields; `path` is empty for a whole file."""
     kept: Values = {}
-    unknown: list[tuple[str, list[str]]] = []
+    unknown: list[UnknownField] = []
     for name, value in values.items():
         field = model.model_fields.get(name)
         if field is None:
-            unknown.append((prefix + name, list(model.model_fields)))
+            unknown.append(UnknownField(path, name, tuple(model.model_fields)))
             continue
         kept[name] = value
+        place = f"{path}.{name}" if path else name
         inner = _model_in(field.annotation)
         if inner is None:
             continue
         if isinstance(value, dict):
-            kept[name], more = split_unknown(inner, cast("Values", value), f"{prefix}{name}.")
+            kept[name], more = split_unknown(inner, cast("Values", value), place)
             unknown += more
         elif isinstance(value, list):
             kept[name] = items = list(cast("list[Any]", value))
             for index, item in enumerate(items):
                 if isinstance(item, dict):
-                    items[index], more = split_unknown(inner, cast("Values", item), f"{prefix}{name}[{index}].")
+                    items[index], more = split_unknown(inner, cast("Values", item), f"{place}[{index}]")
                     unknown += more
     return kept, unknown
 

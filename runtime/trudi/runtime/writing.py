@@ -31,7 +31,7 @@ def write_bundle(
     """
     target = Path(target)
     content = _complete(contract, files, signer)
-    _check_target(target, overwrite)
+    check_target(target, overwrite)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,8 @@ def _complete(contract: Contract, files: dict[str, bytes], signer: Signer | None
     return {MANIFEST: manifest, **signature, **dict(sorted(listed.items()))}
 
 
-def _check_target(target: Path, overwrite: bool) -> None:
+def check_target(target: Path, overwrite: bool) -> None:
+    """BundleError where `target` is taken: it exists, and is no bundle or may not be overwritten."""
     if not os.path.lexists(target):
         return
     if not overwrite:

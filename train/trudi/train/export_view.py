@@ -50,6 +50,8 @@ class ExportView:
     """The normaliser's mean (n,). It is subtracted before the weights: inside them it would cost digits in float32."""
     observation_bound: Array
     """The normaliser's clip, as a distance from the mean in raw units (n,)."""
+    clip: float
+    """The same in standard deviations."""
     observation_weight: Array
     """First layer's weights on d, the normaliser's scale in them (n, W)."""
     rest: Array
@@ -104,6 +106,7 @@ def export_view(policy: DenoisingPolicy, norm: RunningNorm, steps: int | None = 
     return ExportView(
         observation_mean=_array(norm.mean),
         observation_bound=norm.clip / scale,
+        clip=norm.clip,
         observation_weight=scale[:, None] * weight_s,
         rest=rest,
         latent_weight=pull[:-1, :, None] * weight_x,

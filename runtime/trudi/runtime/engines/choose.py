@@ -127,7 +127,7 @@ def self_test(engine: Engine, golden: Golden) -> float:
         )
     if golden.actions.shape[1] != engine.action_size:
         raise EngineError(f"golden actions have {golden.actions.shape[1]} elements, the engine's {engine.action_size}")
-    errors = np.abs(_actions(engine, golden).astype(np.float64) - golden.actions)
+    errors = np.abs(compute(engine, golden).astype(np.float64) - golden.actions)
     worst = float(errors.max())
     if not worst <= tolerance:
         case, element = (int(index) for index in np.unravel_index(int(errors.argmax()), errors.shape))
@@ -138,7 +138,7 @@ def self_test(engine: Engine, golden: Golden) -> float:
     return worst
 
 
-def _actions(engine: Engine, golden: Golden) -> Float32:
+def compute(engine: Engine, golden: Golden) -> Float32:
     """The engine's actions (cases, m), in chunks of its batch; the last is filled up with its own last case."""
     cases = len(golden.actions)
     rows = [np.minimum(np.arange(start, start + engine.batch), cases - 1) for start in range(0, cases, engine.batch)]

@@ -11,7 +11,7 @@ import torch
 import tyro
 
 from trudi.train import state
-from trudi.train.commands.common import EXIT_OK, reports_errors, write_json
+from trudi.train.commands.common import EXIT_OK, parse_arguments, reports_errors, write_json
 from trudi.train.devices import configure_cpu, pick_device
 from trudi.train.envs.registry import make_env
 from trudi.train.evaluation import Act, EvalCfg, Sampler, make_act, run_episodes
@@ -47,7 +47,7 @@ class EvalArgs:
 @reports_errors("eval")
 def main(argv: list[str]) -> int:
     """Prints mean, standard deviation and the 95 % bootstrap interval of the return."""
-    args = tyro.cli(EvalArgs, prog="trudi eval", args=argv)
+    args = parse_arguments(EvalArgs, "trudi eval", argv)
     folder = RunFolder.open(args.run)
     cfg = folder.config()
     device = pick_device(args.device)

@@ -11,7 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from trudi.train.commands.common import EXIT_OK, reports_errors, write_json
+from trudi.train.commands.common import EXIT_OK, parse_arguments, reports_errors, write_json
 from trudi.train.config import preset_for
 from trudi.train.envs.registry import split_task
 from trudi.train.errors import TrainError
@@ -30,7 +30,7 @@ class TasksArgs:
 @reports_errors("tasks")
 def main(argv: list[str]) -> int:
     """Prints one row a task."""
-    args = tyro.cli(TasksArgs, prog="trudi tasks", args=argv)
+    args = parse_arguments(TasksArgs, "trudi tasks", argv)
     split_task("envpool:any")
     from trudi.train.envs.envpool import describe_task, task_names
 

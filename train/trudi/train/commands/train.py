@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from trudi.train.commands.common import EXIT_OK, reports_errors, write_json
+from trudi.train.commands.common import EXIT_OK, parse_arguments, reports_errors, write_json
 from trudi.train.config import RESUMABLE_CHANGES, TrainCfg, differences, load_config
 from trudi.train.display import Display
 from trudi.train.envs.registry import split_task
@@ -60,12 +60,7 @@ def parse(argv: list[str]) -> tuple[TrainArgs, RunFolder | None]:
         cfg = TrainCfg(task="backend:name")
     else:
         cfg = load_config(known.config, task)
-    args = tyro.cli(
-        TrainArgs,
-        prog="trudi train TASK",
-        args=rest,
-        default=TrainArgs(cfg=cfg),
-    )
+    args = parse_arguments(TrainArgs, "trudi train TASK", rest, TrainArgs(cfg=cfg))
     return args, folder
 
 

@@ -1,0 +1,163 @@
+"""From a run to a bundle: graph, golden cases, engines and contract, proven to agree before anything is written."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnx
+
+from trudi.export.contracts import GRAPH_FILE, check_fits, describe_evaluation, fill_contract
+from trudi.export.errors import ExportError
+from trudi.export.graph import Precision, build_graph
+from trudi.export.recording import Reference, golden_cases, record_episodes
+from trudi.export.robot_file import RobotFile, find_robot_file, generic_robot_file, load_robot_file
+from trudi.export.tensorrt import BuildCfg, build_engine
+from trudi.runtime.contract import Contract, Sampler
+from trudi.runtime.engines.choose import self_test
+from trudi.runtime.engines.onnx import OnnxEngine
+from trudi.runtime.engines.tensorrt import Flavour
+from trudi.runtime.golden import GOLDEN, GoldenCases
+from trudi.runtime.latents import fixed_latent
+from trudi.runtime.metadata import csv_metadata
+from trudi.runtime.signing import signer
+from trudi.runtime.writing import check_target, write_bundle
+from trudi.train.export_view import export_view
+from trudi.train.trained import TrainedRun
+
+ENGINE_FOLDER = "engines"
+Noise = Literal["zero", "fixed", "seeded", "input"]
+EngineChoice = Literal["none", "tensorrt", "tensorrt-rtx"]
+
+
+@dataclass(frozen=True)
+class ExportCfg:
+    """What is exported, and how."""
+
+    checkpoint: str = "last"
+    """`last`, `best` or an iteration's number."""
+    steps: int | None = None
+    """Denoising steps of the graph, a divisor or a multiple of the policy's; its own by default."""
+    noise: Noise = "zero"
+    """The latent each chain starts from: `zero` and `fixed` (one draw) are constants of the graph; `seeded` (the runtime
+    draws one each control step) and `input` (the caller gives it) make it an input."""
+    noise_seed: int = 0
+    """Seed of `fixed` and `seeded` noise."""
+    precision: Precision = "fp32"
+    """Of the graph. `int8` is for ONNX Runtime on a CPU, `fp16` and `bf16` for TensorRT."""
+    batch: int = 1
+    """Observations per call; 0 leaves it free."""
+    engine: tuple[EngineChoice, ...] = ("none",)
+    """Engines to build beside the graph: `tensorrt-rtx` builds without a GPU, `tensorrt` on the robot's own."""
+    compute_capabilities: tuple[str, ...] = ()
+    """GPUs to build a TensorRT-RTX engine for, such as 8.9 and 12.0."""
+    robot: str | None = None
+    """Robot file, a preset of configs/robots or a path; the preset made for the task by default."""
+    episodes: int = 10
+    """Evaluation episodes that golden cases are recorded in."""
+    seed: int = 1_000_000
+    """Seed of the first of them."""
+    sign: Path | None = None
+    """Private key file to sign the bundle with (`trudi keygen`)."""
+    overwrite: bool = False
+    """Replace the bundle that is there."""
+
+    def __post_init__(self) -> None:
+        flavours = self.flavours()
+        if self.batch < 0 or self.episodes < 1:
+            raise ExportError(f"--batch {self.batch} and --episodes {self.episodes}: 0 (free) or more, and at least 1")
+        if self.precision == "int8" and flavours:
+            raise ExportError(f"int8 is for ONNX Runtime on a CPU; export {', '.join(flavours)} with --precision fp16")
+        if self.precision == "bf16" and not flavours:
+            raise ExportError("ONNX Runtime cannot run bf16 on a CPU; add --engine tensorrt-rtx, or use fp16 or int8")
+
+    def flavours(self) -> list[Flavour]:
+        """The engines to build."""
+        return [one for one in self.engine if one != "none"]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A finished export."""
+
+    path: Path
+    contract: Contract
+    golden_error: float | None
+    """Largest error of the graph in ONNX Runtime over the golden cases; None where it cannot run it (bf16)."""
+    cases: int
+    """Golden cases."""
+
+
+def export_run(path: Path, out: Path, cfg: ExportCfg) -> Exported:
+    """Exports the run in `path` to the bundle `out` (a folder, or one .zip).
+
+    ExportError, TrainError, EngineError or BundleError say what is wrong; then nothing was written.
+    """
+    check_target(out, cfg.overwrite)
+    sign = signer(cfg.sign) if cfg.sign is not None else None
+    run = TrainedRun.open(path, cfg.checkpoint)
+    if run.counters.best_return is None:
+        raise ExportError(
+            f"{path} was never evaluated, so nobody knows what it would do: resume it with --evaluation.every above 0"
+        )
+    robot = choose_robot(cfg.robot, run)
+    policy = run.agent.policy
+    steps = policy.cfg.steps if cfg.steps is None else cfg.steps
+    sampler = Sampler(
+        network="teacher",
+        steps=steps,
+        ode=True,
+        noise=cfg.noise,
+        seed=cfg.noise_seed if cfg.noise in ("fixed", "seeded") else None,
+        latent_std=policy.cfg.init_std,
+    )
+    view = export_view(policy, run.agent.actor_norm, steps)
+    latent = None if sampler.needs_latent else fixed_latent(sampler, policy.action_size)
+    model = build_graph(view, latent=latent, batch=cfg.batch or None, precision=cfg.precision)
+
+    reference = Reference(policy, run.agent.actor_norm, steps)
+    recording = record_episodes(run, reference, sampler, cfg.episodes, cfg.seed)
+    golden = golden_cases(reference, view, recording, sampler)
+    evaluation = describe_evaluation(recording.result, sampler, cfg.seed)
+    contract = fill_contract(run, robot, sampler, model, cfg.precision, view, evaluation, recording.observations)
+    onnx.helper.set_model_props(model, csv_metadata(contract))
+    graph = model.SerializeToString()
+    error = prove(graph, golden, contract)
+    files = {GRAPH_FILE: graph, GOLDEN: golden.to_bytes(), **build_engines(graph, cfg)}
+    written = write_bundle(out, contract, files, overwrite=cfg.overwrite, signer=sign)
+    return Exported(written, contract, error, len(golden.observation))
+
+
+def choose_robot(name: str | None, run: TrainedRun) -> RobotFile:
+    """The robot file asked for, the task's own, or a plain one that names nothing; checked against the policy."""
+    task, policy = run.cfg.task, run.agent.policy
+    if name is not None:
+        robot = load_robot_file(name)
+    else:
+        found = find_robot_file(task)
+        robot = found or generic_robot_file(task, policy.observation_size, policy.action_size, run.control_period_s)
+    check_fits(robot, run, f"the robot file {name}" if name else f"the robot file of {task}")
+    return robot
+
+
+def prove(graph: bytes, golden: GoldenCases, contract: Contract) -> float | None:
+    """The graph's largest error in ONNX Runtime over the golden cases; EngineError where it is another policy."""
+    if contract.graph.precision == "bf16":
+        return None
+    with OnnxEngine(graph) as engine:
+        return self_test(engine, golden.for_engine(contract))
+
+
+def build_engines(graph: bytes, cfg: ExportCfg) -> dict[str, bytes]:
+    """The files of every engine asked for: engine, sidecar and build log."""
+    files: dict[str, bytes] = {}
+    with tempfile.TemporaryDirectory(prefix="trudi-engines-") as folder:
+        for flavour in cfg.flavours():
+            capabilities = cfg.compute_capabilities if flavour == "tensorrt-rtx" else ()
+            settings = BuildCfg(flavour, cfg.precision, capabilities, max_batch=cfg.batch or 1)
+            built = build_engine(graph, Path(folder), settings).path
+            for path in (built, built.with_suffix(".json"), built.with_suffix(".log")):
+                files[f"{ENGINE_FOLDER}/{path.name}"] = path.read_bytes()
+    return files

@@ -1,0 +1,1 @@
+"""The subcommands of the `trudi` command that export."""
