@@ -370,6 +370,12 @@ def test_the_shorthand_is_spelled_out(tmp_path):
     assert file.observation_size == 8 and file.tasks == () and file.safety.max_tilt_rad == 1.0
 
 
+def test_the_example_in_the_docs_is_one(tmp_path):
+    text = (Path(__file__).parents[2] / "docs/robots.md").read_text()
+    example = text.partition("```yaml\n")[2].partition("```")[0]
+    assert load_robot_file(write(tmp_path, example)).robot.name == "two_joints"
+
+
 @pytest.mark.parametrize(
     "old,new,says",
     [
