@@ -19,6 +19,8 @@ assert all(module.__file__.startswith(sys.argv[1]) for module in (trudi.cli, con
 assert config.presets_folder().is_relative_to(sys.argv[1]), config.presets_folder()
 assert "cartpole_swingup" in config.presets()
 assert config.load_config(None, "envpool:CartpoleSwingup-v1").critic.bins == 251
+from trudi.export.robot_file import load_robot_file
+assert load_robot_file("unitree_go1").observation_size == 48
 from pathlib import Path
 for part in ("train", "export", "runtime"):
     assert (Path(sys.argv[1]) / "trudi" / part / "py.typed").is_file(), part

@@ -16,6 +16,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 from trudi.export.errors import ExportError
+from trudi.runtime.consistency import JOINT_TERMS
 from trudi.runtime.reading import Values
 
 # Per kind of action or term: units of a revolute and of a prismatic joint.
@@ -26,7 +27,6 @@ JOINT_UNITS: dict[str, tuple[str, str]] = {
     "joint_effort": ("N m", "N"),
 }
 VECTOR_UNITS: dict[str, str] = {"base_linear_velocity": "m/s", "base_angular_velocity": "rad/s", "projected_gravity": "1"}
-JOINT_TERMS = ("joint_position", "joint_velocity", "joint_effort")
 
 _MISSING = object()
 
@@ -44,7 +44,7 @@ def spell_out(values: Values) -> Values:
     if isinstance(values.get("commands"), list) and len(commands) == len(values["commands"]):
         full["commands"] = [_command(command) for command in commands]
     if isinstance(values.get("observation"), list):
-        context = _Context(joints, action or {}, commands, robot is not None)
+        context = _Context(robot, joints, action or {}, commands)
         full["observation"] = [
             context.term(cast("Values", term)) if isinstance(term, dict) else term for term in values["observation"]
         ]
@@ -54,11 +54,12 @@ def spell_out(values: Values) -> Values:
 class _Context:
     """What a term may leave out, because the rest of the file says it."""
 
-    def __init__(self, joints: list[Values], action: Values, commands: list[Values], has_robot: bool) -> None:
+    def __init__(self, robot: Values | None, joints: list[Values], action: Values, commands: list[Values]) -> None:
+        self.has_robot = robot is not None
+        self.passive = {str(name) for name in _list((robot or {}).get("passive_joints"))}
         self.joints = {str(joint.get("name")): joint for joint in joints}
         self.action_names = action.get("names")
         self.commands = {str(command.get("name")): command for command in commands}
-        self.has_robot = has_robot
 
     def term(self, values: Values) -> Values:
         """One term in full."""
@@ -73,7 +74,11 @@ class _Context:
         elif kind == "last_action":
             _default(term, {"element_names": self.action_names, "units": "1", "frame": "none"})
         elif kind == "command":
-            command = self.commands.get(str(term.get("command")), {})
+            if (command := self.commands.get(str(term.get("command")))) is None:
+                known = ", ".join(self.commands) or "none"
+                raise ExportError(
+                    f"observation term {term.get('name')}: shows the command {term.get('command')}; commands has {known}"
+                )
             _default(term, {key: command.get(key, _MISSING) for key in ("element_names", "units", "frame")})
         if term.get("element_names") == "joints" and self.has_robot:
             term["element_names"] = list(self.joints)
@@ -88,11 +93,12 @@ class _Context:
         if not isinstance(names, list):
             return
         _default(term, {"element_names": names, "frame": "joint"})
-        driven = [self.joints.get(str(name)) for name in names]
-        if all(joint is not None for joint in driven):
-            _default(term, {"units": _joint_units(kind, [joint or {} for joint in driven])})
-            if term.get("offset") == "default_position":
-                term["offset"] = [(joint or {}).get("default_position") for joint in driven]
+        if not self.passive.isdisjoint(map(str, names)):
+            return  # Nothing says of what type a passive joint is.
+        joints = [self.joints.get(str(name), {}) for name in names]
+        _default(term, {"units": _joint_units(kind, joints)})
+        if term.get("offset") == "default_position" and all(joints):
+            term["offset"] = [joint.get("default_position") for joint in joints]
 
 
 def _robot(values: Values) -> Values:
@@ -123,17 +129,24 @@ def _action(values: Values, joints: list[Values]) -> Values:
     action = {"scale_offset_applied_by": "runtime"} | values
     if joints:
         _default(action, {"names": [joint.get("name") for joint in joints]})
-        _default(action, {"units": _joint_units(str(action.get("kind")), joints)})
-    if action.get("offset") == "default_position" and joints:
-        action["offset"] = [joint.get("default_position") for joint in joints]
-    if action.get("clip") == "position_limit" and joints:
-        action["clip"] = [joint.get("position_limit") for joint in joints]
     if isinstance(names := action.get("names"), list):
+        if joints:
+            _fill_from_joints(action, joints)
         _repeat(action, ("units", "scale", "offset", "rate_limit"), len(names))
         clip = action.get("clip")
         if isinstance(clip, list) and clip and not isinstance(clip[0], list):
             action["clip"] = [clip] * len(names)
     return action
+
+
+def _fill_from_joints(action: Values, joints: list[Values]) -> None:
+    by_name = {str(joint.get("name")): joint for joint in joints}
+    named = [by_name.get(str(name), {}) for name in action["names"]]
+    _default(action, {"units": _joint_units(str(action.get("kind")), named)})
+    if action.get("offset") == "default_position":
+        action["offset"] = [joint.get("default_position") for joint in named]
+    if action.get("clip") == "position_limit":
+        action["clip"] = [joint.get("position_limit") for joint in named]
 
 
 def _command(values: Values) -> Values:
@@ -168,5 +181,8 @@ def _mapping(value: Any) -> Values | None:
 
 
 def _mappings(value: Any) -> list[Values]:
-    items = cast("list[Any]", value) if isinstance(value, list) else []
-    return [cast("Values", item) for item in items if isinstance(item, dict)]
+    return [cast("Values", item) for item in _list(value) if isinstance(item, dict)]
+
+
+def _list(value: Any) -> list[Any]:
+    return cast("list[Any]", value) if isinstance(value, list) else []
