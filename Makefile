@@ -10,7 +10,7 @@ setup: $(READY)
 
 # The stamp is written last: an interrupted setup starts again, a finished one is reused until its inputs change.
 $(READY): pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.version_info >= (3, 10) or sys.exit("trudi needs Python 3.10 or newer; set PYTHON=...")'
+	$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("the pinned versions need Python 3.11 or newer; set PYTHON=...")'
 	$(PYTHON) -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'

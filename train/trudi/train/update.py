@@ -197,9 +197,9 @@ def update_actor(
 
     size = -(-len(batch) // shards)
     parts = [slice(start, min(start + size, len(batch))) for start in range(0, len(batch), size)]
-    results = list(workers.map(gradient, parts))
-    for index, parameter in enumerate(parameters):
-        parameter.grad = torch.stack([gradients[index] for _, gradients in results]).sum(0)
+    results = [gradient(parts[0])] if len(parts) == 1 else list(workers.map(gradient, parts))
+    for parameter, *gradients in zip(parameters, *(each for _, each in results), strict=True):
+        parameter.grad = gradients[0] if len(parts) == 1 else torch.stack(gradients).sum(0)
 
     kl = torch.cat([terms.kl for terms, _ in results])
     entropy, mean_kl = -torch.cat([terms.run_cost for terms, _ in results]).mean(), kl.mean()
