@@ -46,11 +46,16 @@ ENTRIES = [
 ]
 
 
+def is_done(summary: Path) -> bool:
+    """Whether a training wrote its summary, and came to its end."""
+    return summary.exists() and not json.loads(summary.read_text())["interrupted"]
+
+
 def train(entry: Entry, runs: Path) -> Path:
     """Trains or continues one entry; returns its run folder."""
     folder = runs / entry.name
     done = runs / f"{entry.name}.json"
-    if done.exists():
+    if is_done(done):
         return folder
     command = [sys.executable, "-m", "trudi.cli", "train"]
     if (folder / "checkpoints" / "last").exists():
@@ -60,8 +65,7 @@ def train(entry: Entry, runs: Path) -> Path:
             folder.rename(folder.with_name(f"{folder.name}.stopped.{os.getpid()}"))
         command += [entry.task, "--out", str(folder), "--seed", str(entry.seed), *entry.options]
     subprocess.run([*command, "--json", str(done)], check=True)
-    if json.loads(done.read_text())["interrupted"]:
-        done.unlink()
+    if not is_done(done):
         raise SystemExit(f"{entry.name} was interrupted; run this script again to continue it")
     return folder
 
@@ -99,7 +103,7 @@ def main() -> None:
     for entry in ENTRIES:
         if not args.only or any(entry.name.startswith(prefix) for prefix in args.only):
             train(entry, args.runs)
-            write_table([(e, args.runs / e.name) for e in ENTRIES if (args.runs / f"{e.name}.json").exists()])
+            write_table([(e, args.runs / e.name) for e in ENTRIES if is_done(args.runs / f"{e.name}.json")])
 
 
 def write_table(done: list[tuple[Entry, Path]]) -> None:

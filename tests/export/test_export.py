@@ -191,3 +191,13 @@ def test_the_bundle_of_another_run_is_not_replayed(bundle, run, tmp_path, capsys
     config = other / "config.yaml"
     config.write_text(config.read_text().replace("seed: 0", "seed: 5", 1))
     assert "with seed 5" in refused(capsys, 2, "verify", bundle, "--engine", "onnx", "--run", other)
+
+
+def test_a_bundle_that_nothing_here_can_run_is_not_called_proven(run, tmp_path, capsys):
+    """ONNX Runtime has no bf16 products on a CPU, so only the engine on its GPU could show anything."""
+    target = tmp_path / "bf16"
+    argv = ["export", str(run), "--out", str(target), "--episodes", "1", "--precision", "bf16", "--engine", "tensorrt-rtx"]
+    assert main(argv) == 0
+    assert "not run here" in capsys.readouterr().out
+    assert main(["verify", str(target), "--engine", "onnx"]) == 1
+    assert "no engine of this bundle could be run here" in capsys.readouterr().out

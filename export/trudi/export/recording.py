@@ -35,7 +35,9 @@ class Reference:
 
     def act(self, observation: Tensor, latent: Tensor) -> Tensor:
         """Actions (batch, m) for raw observations (batch, n) and latents (batch, m), in their precision."""
-        policy = copy.deepcopy(self.policy).to(observation.dtype)
+        policy = self.policy
+        if observation.dtype != policy.raw_friction.dtype:
+            policy = copy.deepcopy(policy).to(observation.dtype)
         with torch.no_grad():
             return policy.sample_ode(self.norm(observation), latent, self.steps)[0]
 

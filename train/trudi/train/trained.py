@@ -17,7 +17,6 @@ from trudi.train.config import TrainCfg
 from trudi.train.devices import configure_cpu
 from trudi.train.envs.base import VectorEnv
 from trudi.train.envs.registry import make_env
-from trudi.train.evaluation import EvalCfg, EvalResult, make_act, run_episodes
 from trudi.train.loop import make_agent
 from trudi.train.runfolder import ABOUT, RunFolder
 
@@ -56,8 +55,3 @@ class TrainedRun:
     def episodes(self, count: int, seed: int) -> VectorEnv:
         """A simulator for `count` evaluation episodes, seeded from `seed` on."""
         return make_env(self.cfg.task, count, seed, device=torch.device("cpu"), stagger=False)
-
-    def evaluate(self, cfg: EvalCfg) -> EvalResult:
-        """The policy's returns under a sampler."""
-        generator = torch.Generator().manual_seed(cfg.seed)
-        return run_episodes(self.episodes(cfg.episodes, cfg.seed), make_act(self.agent, cfg.sampler, cfg.best_of, generator))

@@ -39,7 +39,8 @@ def main(argv: list[str]) -> int:
             floors = baselines.floor_calls(bundle, args.threads)
         results = measure({**candidates, **floors}, args.calls)
         floor_us = min((results[name].p50_us for name in floors), default=None)
-        title = f"{bundle.contract.task.id}, batch 1, {args.threads} thread(s), {args.calls} calls each, {processor()}"
+        batch = 1 if bundle.contract.graph.batch == "any" else bundle.contract.graph.batch
+        title = f"{bundle.contract.task.id}, batch {batch}, {args.threads} thread(s), {args.calls} calls each, {processor()}"
         print(f"{title}\n{table(results, floor_us)}")
         for name, why in skipped.items():
             print(f"{name}: not run: {why}")

@@ -50,7 +50,9 @@ def main(argv: list[str]) -> int:
         paired = None if args.run is None else replay(bundle, args.run, args.episodes, args.seed)
         print(table(bundle, drift, checks, paired))
         passed = not drift and all(check.verdict != "failed" for check in checks) and (paired is None or paired.passed)
-        passed = passed and any(check.verdict == "ok" for check in checks)
+        if passed and not any(check.verdict == "ok" for check in checks):
+            print("FAILED  no engine of this bundle could be run here, so nothing shows that it is the policy")
+            passed = False
         write_json(args.json, facts(bundle, drift, checks, paired, passed))
     return EXIT_OK if passed else EXIT_CHECK_FAILED
 
