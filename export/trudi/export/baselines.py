@@ -20,7 +20,6 @@ from trudi.runtime.bench import Call, Latency
 from trudi.runtime.bundle import Bundle
 from trudi.runtime.engines.base import ACTION, OBSERVATION
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
-from trudi.train.errors import TrainError
 from trudi.train.normalizer import RunningNorm
 from trudi.train.policy import DenoisingPolicy
 from trudi.train.trained import TrainedRun
@@ -55,10 +54,7 @@ class Plain(nn.Module):
 
 def baseline_calls(run: Path, bundle: Bundle, threads: int) -> dict[str, Call]:
     """Eager PyTorch and the plain export of the run's policy, batch 1, zero noise."""
-    try:
-        trained = TrainedRun.open(run, str(bundle.contract.provenance.iteration))
-    except TrainError as error:
-        raise ExportError(str(error)) from None
+    trained = TrainedRun.open(run, str(bundle.contract.provenance.iteration))
     return policy_calls(trained.agent.policy, trained.agent.actor_norm, threads)
 
 

@@ -14,7 +14,6 @@ from trudi.runtime.bundle import Bundle
 from trudi.runtime.engines.base import Engine
 from trudi.runtime.engines.onnx import OnnxEngine
 from trudi.train.envs.base import Observation
-from trudi.train.errors import TrainError
 from trudi.train.evaluation import EvalResult, run_episodes
 from trudi.train.trained import TrainedRun
 
@@ -22,10 +21,7 @@ from trudi.train.trained import TrainedRun
 def paired_returns(run: Path, bundle: Bundle, episodes: int, seed: int) -> tuple[float, float]:
     """Mean returns with PyTorch and with the graph in ONNX Runtime; ExportError where the bundle is of another run."""
     contract = bundle.contract
-    try:
-        trained = TrainedRun.open(run, str(contract.provenance.iteration))
-    except TrainError as error:
-        raise ExportError(str(error)) from None
+    trained = TrainedRun.open(run, str(contract.provenance.iteration))
     task = f"{contract.task.backend}:{contract.task.id}"
     if (trained.cfg.task, trained.cfg.seed) != (task, contract.provenance.seed):
         raise ExportError(

@@ -1,4 +1,4 @@
-"""The base of every error that a user of `trudi.runtime` can cause."""
+"""The base of every error that a user can cause; those of training and export derive from it too."""
 
 from __future__ import annotations
 

@@ -9,9 +9,8 @@ from typing import Annotated
 import tyro
 
 from trudi.export.bundling import ExportCfg, Exported, export_run
-from trudi.runtime.commands.common import EXIT_OK, write_json
-from trudi.runtime.commands.common import reports_errors as reports_runtime_errors
-from trudi.train.commands.common import parse_arguments, reports_errors
+from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
+from trudi.train.commands.common import parse_arguments
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,6 @@ class ExportArgs:
     """File for a machine-readable summary."""
 
 
-@reports_runtime_errors("export")
 @reports_errors("export")
 def main(argv: list[str]) -> int:
     """Exports, proves and writes."""

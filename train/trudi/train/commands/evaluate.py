@@ -10,8 +10,9 @@ from typing import Annotated
 import torch
 import tyro
 
+from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
 from trudi.train import state
-from trudi.train.commands.common import EXIT_OK, parse_arguments, reports_errors, write_json
+from trudi.train.commands.common import parse_arguments
 from trudi.train.devices import configure_cpu, pick_device
 from trudi.train.envs.registry import make_env
 from trudi.train.evaluation import Act, EvalCfg, Sampler, make_act, run_episodes

@@ -11,7 +11,8 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from trudi.train.commands.common import EXIT_OK, parse_arguments, reports_errors, write_json
+from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
+from trudi.train.commands.common import parse_arguments
 from trudi.train.config import preset_for
 from trudi.train.envs.registry import split_task
 from trudi.train.errors import TrainError

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import tyro
 
-from trudi.train.commands.common import EXIT_OK, parse_arguments, reports_errors, write_json
+from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
+from trudi.train.commands.common import parse_arguments
 from trudi.train.config import RESUMABLE_CHANGES, TrainCfg, differences, load_config
 from trudi.train.display import Display
 from trudi.train.envs.registry import split_task
