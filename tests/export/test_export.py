@@ -163,6 +163,9 @@ def test_bad_input_is_refused_in_one_line(run, bundle, tmp_path, capsys):
     assert "take a divisor or a multiple of 8" in refused(capsys, 2, "export", run, "--out", out, "--steps", "3")
     int8 = refused(capsys, 2, "export", run, "--out", out, "--precision", "int8", "--engine", "tensorrt-rtx")
     assert "int8 is for ONNX Runtime" in int8
+    assert "add --engine tensorrt" in refused(capsys, 2, "export", run, "--out", out, "--version-compatible")
+    capabilities = ("--compute-capabilities", "8.9")
+    assert "are for --engine tensorrt-rtx" in refused(capsys, 2, "export", run, "--out", out, *capabilities)
     assert "cannot run bf16" in refused(capsys, 2, "export", run, "--out", out, "--precision", "bf16")
     assert "9 iterations" not in refused(capsys, 2, "export", run, "--out", out, "--checkpoint", "9")
     assert "has no engine 'onxx'" in refused(capsys, 2, "verify", bundle, "--engine", "onxx")

@@ -14,7 +14,7 @@ from trudi.export.errors import ExportError
 from trudi.export.graph import Precision, build_graph
 from trudi.export.recording import Reference, golden_cases, record_episodes
 from trudi.export.robot_file import RobotFile, find_robot_file, generic_robot_file, load_robot_file
-from trudi.export.tensorrt import BuildCfg, build_engine
+from trudi.export.tensorrt import BuildCfg, HardwareCompatibility, build_engine
 from trudi.runtime.contract import Contract, Sampler
 from trudi.runtime.engines.choose import self_test
 from trudi.runtime.engines.onnx import OnnxEngine
@@ -53,6 +53,12 @@ class ExportCfg:
     """Engines to build beside the graph: `tensorrt-rtx` builds without a GPU, `tensorrt` on the robot's own."""
     compute_capabilities: tuple[str, ...] = ()
     """GPUs to build a TensorRT-RTX engine for, such as 8.9 and 12.0."""
+    hardware_compatibility: HardwareCompatibility = "none"
+    """Other GPUs that a TensorRT engine must run on, at some cost: `ampere_plus` or `same_compute_capability`."""
+    version_compatible: bool = False
+    """Whether later versions of TensorRT must run its engine too."""
+    timing_cache: Path | None = None
+    """File with kernel timings that TensorRT builds share; read and extended."""
     robot: str | None = None
     """Robot file, a preset of configs/robots or a path; the preset made for the task by default."""
     episodes: int = 10
@@ -70,6 +76,15 @@ class ExportCfg:
             raise ExportError(f"--batch {self.batch} and --episodes {self.episodes}: 0 (free) or more, and at least 1")
         if self.precision == "int8" and flavours:
             raise ExportError(f"int8 is for ONNX Runtime on a CPU; export {', '.join(flavours)} with --precision fp16")
+        for_tensorrt = self.hardware_compatibility != "none" or self.version_compatible or self.timing_cache is not None
+        if for_tensorrt and "tensorrt" not in flavours:
+            raise ExportError(
+                "--hardware-compatibility, --version-compatible and --timing-cache are TensorRT's; add --engine tensorrt"
+            )
+        if self.compute_capabilities and "tensorrt-rtx" not in flavours:
+            raise ExportError(
+                "--compute-capabilities are for --engine tensorrt-rtx; tensorrt builds for the robot's own GPU"
+            )
         if self.precision == "bf16" and not flavours:
             raise ExportError("ONNX Runtime cannot run bf16 on a CPU; add --engine tensorrt-rtx, or use fp16 or int8")
 
@@ -155,9 +170,21 @@ def build_engines(graph: bytes, cfg: ExportCfg) -> dict[str, bytes]:
     files: dict[str, bytes] = {}
     with tempfile.TemporaryDirectory(prefix="trudi-engines-") as folder:
         for flavour in cfg.flavours():
-            capabilities = cfg.compute_capabilities if flavour == "tensorrt-rtx" else ()
-            settings = BuildCfg(flavour, cfg.precision, capabilities, max_batch=cfg.batch or 1)
-            built = build_engine(graph, Path(folder), settings).path
+            built = build_engine(graph, Path(folder), build_settings(flavour, cfg)).path
             for path in (built, built.with_suffix(".json"), built.with_suffix(".log")):
                 files[f"{ENGINE_FOLDER}/{path.name}"] = path.read_bytes()
     return files
+
+
+def build_settings(flavour: Flavour, cfg: ExportCfg) -> BuildCfg:
+    """The builder's options, as far as the flavour has them."""
+    if flavour == "tensorrt-rtx":
+        return BuildCfg(flavour, cfg.precision, cfg.compute_capabilities, max_batch=cfg.batch or 1)
+    return BuildCfg(
+        flavour,
+        cfg.precision,
+        hardware_compatibility=cfg.hardware_compatibility,
+        version_compatible=cfg.version_compatible,
+        timing_cache=cfg.timing_cache,
+        max_batch=cfg.batch or 1,
+    )
