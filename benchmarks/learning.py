@@ -90,6 +90,7 @@ def summarise(entry: Entry, folder: Path) -> dict[str, object]:
         "reached": score >= entry.goal and minutes <= entry.limit_min,
         "options": list(entry.options),
         "commit": json.loads((folder / ABOUT).read_text())["git_commit"][:7],
+        "machine": machine(),
     }
 
 
@@ -113,14 +114,11 @@ def write_table(done: list[tuple[Entry, Path]]) -> None:
     before = json.loads((HERE / "learning.json").read_text())["runs"] if (HERE / "learning.json").exists() else []
     kept = [row for row in before if row["name"] in names and row["name"] not in {row["name"] for row in fresh}]
     rows = sorted(fresh + kept, key=lambda row: names.index(row["name"]))
-    machine = (
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {_processor()}, Python {platform.python_version()}"
-    )
-    (HERE / "learning.json").write_text(json.dumps({"machine": machine, "runs": rows}, indent=2) + "\n")
+    (HERE / "learning.json").write_text(json.dumps({"runs": rows}, indent=2) + "\n")
     lines = [
         "# Learning",
         "",
-        f"`python benchmarks/learning.py` on {machine}.",
+        "`python benchmarks/learning.py`; whatever else ran on a machine at the time counts in the minutes (see README.md).",
         "Score: mean of the last five evaluations (ODE, 10 episodes each). Time includes the evaluations.",
         "",
         "| run | seed | steps | minutes (limit) | score (goal) | last five evaluations | peak | commit | |",
@@ -132,7 +130,14 @@ def write_table(done: list[tuple[Entry, Path]]) -> None:
             f"{row['score']} ({row['goal']:g}) | {row['last_evaluations']} | {row['peak']} | {row['commit']} | "
             f"{'reached' if row['reached'] else 'missed'} |"
         )
+    machines = sorted({f"- commit {row['commit']}: {row['machine']}" for row in rows})
+    lines += ["", "Machines:", "", *machines]
     (HERE / "learning.md").write_text("\n".join(lines) + "\n")
+
+
+def machine() -> str:
+    cores = len(os.sched_getaffinity(0))
+    return f"{platform.machine()}, {cores} cores, {_processor()}, Python {platform.python_version()}"
 
 
 def _processor() -> str:
