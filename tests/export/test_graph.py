@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from trudi.export.graph import OPSET, build_graph
+from trudi.export.tensorrt import BuildCfg, compile_plan
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.train.errors import TrainError
 from trudi.train.export_view import export_view
@@ -142,3 +143,14 @@ def test_the_observation_product_is_computed_once():
     model = build_graph(export_view(policy, norm), latent=np.zeros(ACTIONS))
     users = [node.name for node in model.graph.node if "observation_weight" in node.input]
     assert users == ["MatMul_observation_part"]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
+def test_tensorrt_rtx_builds_the_chain(precision):
+    """The real parser and builder, on the size that the latency benchmark has."""
+    policy, norm, *_ = policy_and_norm(steps=8, width=512)
+    model = build_graph(export_view(policy, norm), latent=np.zeros(ACTIONS), precision=precision)
+    plan = compile_plan(model.SerializeToString(), BuildCfg("tensorrt-rtx", precision))
+    assert (plan.signature.observation_size, plan.signature.action_size, plan.signature.batch) == (OBSERVATIONS, ACTIONS, 1)
+    weights = sum(tensor.ByteSize() for tensor in model.graph.initializer)
+    assert len(plan.data) > 0.9 * weights

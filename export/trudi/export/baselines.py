@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import logging
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,9 +87,12 @@ def policy_calls(policy: DenoisingPolicy, norm: RunningNorm, threads: int) -> di
 def plain_export(plain: Plain) -> bytes:
     """`torch.onnx.export` with its defaults: what a user would do."""
     example = torch.zeros(1, plain.policy.observation_size)
-    program = torch.onnx.export(
-        plain, (example,), input_names=[OBSERVATION], output_names=[ACTION], dynamo=True, verbose=False
-    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns that torchvision, which nobody needs, is missing
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about PyTorch's own code
+        program = torch.onnx.export(
+            plain, (example,), input_names=[OBSERVATION], output_names=[ACTION], dynamo=True, verbose=False
+        )
     assert program is not None
     return program.model_proto.SerializeToString()
 
