@@ -125,7 +125,7 @@ def write_table(done: list[tuple[Entry, Path]]) -> None:
         "# Learning",
         "",
         "`python benchmarks/learning.py`; whatever else ran on a machine at the time counts in the minutes (see README.md).",
-        "Score: mean of the last five evaluations (ODE, 10 episodes each); score in time: of the last five within the limit,",
+        "Score: mean of the last five evaluations (ODE, 10 episodes each); in time: of the last five within the limit,",
         "which is what the goal is held against. Time includes the evaluations.",
         "",
         "| run | seed | steps | minutes (limit) | score | in time (goal) | last five evaluations | peak | commit | |",
