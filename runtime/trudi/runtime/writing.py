@@ -12,6 +12,7 @@ from pathlib import Path
 from trudi.runtime.archive import MAX_FILE_BYTES
 from trudi.runtime.bundle import CONTRACT, MANIFEST, SIGNATURE, Bundle, manifest_json
 from trudi.runtime.contract import SCHEMA_VERSION, Contract
+from trudi.runtime.durable import sync_folder
 from trudi.runtime.errors import BundleError
 from trudi.runtime.paths import check_paths
 from trudi.runtime.reading import contract_json
@@ -42,7 +43,7 @@ def write_bundle(
             _write_folder(temporary, content)
         Bundle.open(temporary).close()
         _rename(temporary, target)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
     except OSError as error:
         raise BundleError(f"the bundle {target} cannot be written: {error.strerror or error}") from None
     finally:
@@ -95,7 +96,7 @@ def _write_folder(folder: Path, content: dict[str, bytes]) -> None:
             file.flush()
             os.fsync(file.fileno())
     for parent in {(folder / name).parent for name in content}:
-        _sync_folder(parent)
+        sync_folder(parent)
 
 
 def _write_zip(path: Path, content: dict[str, bytes]) -> None:
@@ -132,11 +133,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

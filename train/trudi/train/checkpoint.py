@@ -27,6 +27,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
+from trudi.runtime.durable import sync_folder
 from trudi.train.errors import TrainError
 
 FORMAT_VERSION = 1
@@ -82,7 +83,7 @@ def save(folder: Path, checkpoint: Checkpoint, *, link: str, keep: int) -> Path:
             _write_synced(temporary / TENSORS, payload)
             _write_synced(temporary / STATE, json.dumps(state, indent=2).encode())
             temporary.rename(final)
-            _sync_folder(folder)
+            sync_folder(folder)
         _point(folder / link, final.name)
         _prune(folder, keep)
     except OSError as error:
@@ -153,21 +154,13 @@ def _write_synced(path: Path, payload: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def _point(link: Path, target: str) -> None:
     """Points a symbolic link to a sibling, replacing it in one step."""
     temporary = link.with_name(f".{link.name}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(target)
     temporary.replace(link)
-    _sync_folder(link.parent)
+    sync_folder(link.parent)
 
 
 def _prune(folder: Path, keep: int) -> None:
