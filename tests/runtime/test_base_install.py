@@ -10,7 +10,7 @@ ROOTS = ("train", "export", "runtime")
 
 NO_TORCH = """
 import sys
-BLOCKED = "torch envpool tyro yaml rich scipy cryptography onnx tensorrt_rtx cuda".split()
+BLOCKED = "torch envpool tyro rich scipy cryptography onnx tensorrt_rtx cuda".split()
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in BLOCKED:
@@ -18,7 +18,7 @@ class Block:
 sys.meta_path.insert(0, Block())
 import trudi.cli
 import trudi.runtime.doctor, trudi.runtime.writing, trudi.runtime.signing
-import trudi.runtime.engines.choose, trudi.runtime.engines.files
+import trudi.runtime.engines.choose, trudi.runtime.engines.files, trudi.runtime.flight.recording, trudi.runtime.flight.ring
 import trudi.runtime.commands.verify, trudi.runtime.commands.bench, trudi.runtime.commands.inspect
 """
 
@@ -61,7 +61,7 @@ def test_trudi_is_a_namespace_over_three_roots():
 
 def test_the_base_install_is_light():
     base = [line for line in requires("trudi") or [] if "extra ==" not in line]
-    assert [line.split(">")[0] for line in base] == ["numpy", "onnxruntime", "pydantic"]
+    assert [line.split(">")[0] for line in base] == ["mcap", "numpy", "onnxruntime", "protobuf", "pydantic", "pyyaml", "zstandard"]
 
 
 def test_imports_run_one_way():
