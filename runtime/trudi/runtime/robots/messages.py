@@ -77,14 +77,16 @@ class StateEncoder:
     """Packs states into one buffer of its own."""
 
     def __init__(self, layout: int, count: int) -> None:
-        self._layout, self._count = layout, count
+        self._layout = layout
+        self.count = count
+        """Numbers in a state."""
         self._packet = bytearray(HEADER_SIZE + 8 * count)
         self._view = memoryview(self._packet)
         self._values = np.frombuffer(self._packet, "<f8", count, HEADER_SIZE)
 
     def encode(self, values: Float64, stamp_ns: int, sequence: int) -> memoryview:
         """The datagram of `values` (count,); the next call overwrites it."""
-        _STATE.pack_into(self._packet, 0, _STATE_MAGIC, VERSION, self._layout, sequence, stamp_ns, self._count)
+        _STATE.pack_into(self._packet, 0, _STATE_MAGIC, VERSION, self._layout, sequence, stamp_ns, self.count)
         np.copyto(self._values, values)
         _sign(self._packet, self._view[:_CRC_AT], self._view[HEADER_SIZE:])
         return self._view
@@ -177,7 +179,7 @@ class CommandDecoder:
 
     def is_hello(self, size: int) -> bool:
         """Whether a runtime asks for the stream of states."""
-        return self._view[:size] == _HELLO
+        return size == len(_HELLO) and self.buffer.startswith(_HELLO)
 
     def request(self, size: int) -> tuple[int, str] | None:
         """Number and name of the request in the first `size` bytes; None where they are none."""

@@ -65,15 +65,21 @@ def find_asset(package: str, path: str) -> Path:
 
 
 def make_simulation(
-    task: str, model: str | None = None, *, command_timeout_s: float = DEFAULT_TIMEOUT_S, visual: bool = False
+    task: str,
+    model: str | None = None,
+    *,
+    command_timeout_s: float = DEFAULT_TIMEOUT_S,
+    base_contact: bool = True,
+    visual: bool = False,
 ) -> Simulation:
     """The simulation of `task`, of `TASKS`.
 
-    `model` is another scene in MJCF for a robot like Go1. `visual` keeps the meshes, which only a viewer needs.
+    `model` is another scene in MJCF for a robot like Go1. `base_contact` lets the floor carry its base, too. `visual`
+    keeps the meshes, which only a viewer needs.
     """
     name = task.removeprefix("envpool:")
     if name == GO1_TASK:
-        return Legged(model, command_timeout_s=command_timeout_s, visual=visual)
+        return Legged(model, command_timeout_s=command_timeout_s, base_contact=base_contact, visual=visual)
     if name not in SUITE_TASKS:
         raise RobotError(f"no simulated robot for the task '{task}'; {near_matches(name, TASKS)}")
     if model is not None:
@@ -174,9 +180,9 @@ class Legged(Simulation):
 
     has_free_base = True
 
-    def __init__(self, model: str | None = None, *, command_timeout_s: float, visual: bool = False) -> None:
+    def __init__(self, model: str | None, *, command_timeout_s: float, base_contact: bool, visual: bool) -> None:
         path = Path(model) if model is not None else find_asset(LARGE_ASSETS, GO1_SCENE)
-        super().__init__(_load_scene(path, visual), command_timeout_s)
+        super().__init__(_load_scene(path, base_contact=base_contact, visual=visual), command_timeout_s)
         self.name = "unitree_go1" if model is None else path.stem
         self.model.opt.timestep = GO1_PHYSICS_STEP_S
         self.control_substeps = round(GO1_CONTROL_PERIOD_S / GO1_PHYSICS_STEP_S)
@@ -202,8 +208,8 @@ class Legged(Simulation):
         sensors = {int(kind): index for index, kind in reversed(list(enumerate(model.sensor_type)))}
         try:
             gyro, linear = sensors[int(mj.mjtSensor.mjSENS_GYRO)], sensors[int(mj.mjtSensor.mjSENS_VELOCIMETER)]
-            free = [index for index in range(model.njnt) if model.jnt_type[index] == mj.mjtJoint.mjJNT_FREE][0]
-        except (KeyError, IndexError) as error:
+            free = next(index for index in range(model.njnt) if model.jnt_type[index] == mj.mjtJoint.mjJNT_FREE)
+        except (KeyError, StopIteration) as error:
             raise RobotError(f"{path}: a robot like Go1 has a free joint, a gyro and a velocimeter") from error
         self._base = int(model.jnt_qposadr[free])
         self._site = int(model.sensor_objid[gyro])
@@ -280,10 +286,11 @@ class Legged(Simulation):
         return np.clip(pull + wanted, low, high) - np.clip(pull, low, high)
 
 
-def _load_scene(path: Path, visual: bool) -> Any:
-    """The scene at `path`, with a trunk that the floor carries and without meshes that only a camera sees.
+def _load_scene(path: Path, *, base_contact: bool, visual: bool) -> Any:
+    """The scene at `path`; unless `visual`, without the meshes that only a camera sees.
 
-    Only the feet of the MJCF meet the floor. The boxes of the base are let do so, too: a robot that damps lies on it.
+    Only the feet of Go1's MJCF meet the floor, so that its trunk would sink through it when the motors damp.
+    `base_contact` lets the boxes of the base meet it, too: nothing else changes for a robot that is on its feet.
     """
     mj = load_mujoco()
     if not path.is_file():
@@ -291,13 +298,10 @@ def _load_scene(path: Path, visual: bool) -> Any:
     try:
         spec = mj.MjSpec.from_file(str(path))
         for body in spec.bodies:
-            free = any(joint.type == mj.mjtJoint.mjJNT_FREE for joint in body.joints)
-            for geom in list(body.geoms):
-                if geom.type == mj.mjtGeom.mjGEOM_MESH and not (visual or geom.contype or geom.conaffinity):
-                    if body.explicitinertial:
-                        spec.delete(geom)
-                elif free and geom.type == mj.mjtGeom.mjGEOM_BOX and not geom.contype and not geom.conaffinity:
-                    geom.conaffinity, geom.condim = 1, 3
+            if not visual:
+                _drop_visual_meshes(mj, spec, body)
+            if base_contact and any(joint.type == mj.mjtJoint.mjJNT_FREE for joint in body.joints):
+                _meet_floor(mj, body)
         used = {geom.meshname for geom in spec.geoms if geom.type == mj.mjtGeom.mjGEOM_MESH}
         for mesh in list(spec.meshes):
             if not visual and (mesh.name or Path(mesh.file).stem) not in used:
@@ -305,3 +309,16 @@ def _load_scene(path: Path, visual: bool) -> Any:
         return spec.compile()
     except ValueError as error:
         raise RobotError(f"{path} is no model that MuJoCo reads: {error}") from error
+
+
+def _drop_visual_meshes(mj: Any, spec: Any, body: Any) -> None:
+    for geom in list(body.geoms):
+        collides = geom.contype or geom.conaffinity
+        if geom.type == mj.mjtGeom.mjGEOM_MESH and not collides and body.explicitinertial:
+            spec.delete(geom)
+
+
+def _meet_floor(mj: Any, body: Any) -> None:
+    for geom in body.geoms:
+        if geom.type == mj.mjtGeom.mjGEOM_BOX and not geom.contype and not geom.conaffinity:
+            geom.conaffinity, geom.condim = 1, 3

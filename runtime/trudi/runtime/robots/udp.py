@@ -115,12 +115,8 @@ class UdpRobot(Robot):
 
     def report(self) -> RobotReport:
         """What the robot saw of the run so far."""
-        body = self._ask("report")
-        body["injected"] = tuple(body.get("injected", ()))
-        for name in ("violations", "returns", "notes"):
-            body[name] = tuple(body.get(name, ()))
         try:
-            return RobotReport(**body)
+            return report_from(self._ask("report"))
         except TypeError as error:
             raise RobotError(f"the robot's report is not understood: {error}") from error
 
@@ -162,3 +158,9 @@ class UdpRobot(Robot):
                 return None  # the hello was lost
             body = reply.get("body")
             return body if isinstance(body, dict) else {}
+
+
+def report_from(body: dict[str, Any]) -> RobotReport:
+    """A report from its JSON form, whose lists were tuples. TypeError on unknown fields."""
+    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in body.items()}
+    return RobotReport(**fields)

@@ -1,0 +1,225 @@
+"""What stands between a simulated robot and a perfect one: noise, lost messages, and the faults of a schedule."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trudi.runtime.realtime import monotonic_ns
+from trudi.runtime.robots.base import Float64, RobotDescription, RobotState
+from trudi.runtime.robots.checker import Checker
+from trudi.runtime.robots.injection import Fault, check_fits
+from trudi.runtime.robots.messages import StateEncoder, layout_hash, layout_of
+from trudi.runtime.robots.simulation import Simulation
+
+# Standard deviations of a noise factor of 1: those of the uniform noise that Go1 is trained with, half width / sqrt(3).
+JOINT_POSITION_STD, JOINT_VELOCITY_STD = 0.03 / math.sqrt(3), 1.5 / math.sqrt(3)
+TILT_STD, GYRO_STD, LINEAR_VELOCITY_STD = 0.05 / math.sqrt(3), 0.2 / math.sqrt(3), 0.1 / math.sqrt(3)
+HEIGHT_STD = CUSTOM_STD = 0.01
+UNKNOWN_JOINT = "unknown_joint"
+
+
+@dataclass(frozen=True)
+class SensorCfg:
+    """What is always imperfect."""
+
+    noise: float = 0.0
+    """Factor on the noise of training; 0 is none."""
+    quantise: float = 0.0
+    """Step to whose multiples every measured number is rounded; its unit. 0 is none."""
+    dropout: float = 0.0
+    """Probability that a state is lost."""
+    command_latency_s: float = 0.0
+    """Time from the arrival of a command until it takes effect; s."""
+
+
+class Disturbance:
+    """Carries out a schedule on one robot, and makes its messages."""
+
+    def __init__(
+        self, simulation: Simulation, schedule: Sequence[Fault], sensors: SensorCfg, checker: Checker, seed: int
+    ) -> None:
+        description = simulation.describe()
+        self._simulation, self._sensors, self._checker = simulation, sensors, checker
+        self._limited = next((name for name in _driven(simulation) if simulation.joint_range(name) is not None), None)
+        limited = self._limited is not None
+        check_fits(schedule, description.name, has_free_base=simulation.has_free_base, has_limited_joint=limited)
+        self._waiting = sorted(schedule, key=lambda fault: fault.at_s)
+        self._begun: list[Fault] = []
+        self._rng = np.random.default_rng(seed)
+        self._start_ns: int | None = None
+        self._clock_ns = 0
+        self._sent = RobotState.zeros(description)
+        self._frozen: tuple[Float64, int] | None = None
+        self._sequence = 0
+        self._encoders = _Encoders(description)
+
+    @property
+    def start_ns(self) -> int | None:
+        """When `at_s` is 0: CLOCK_MONOTONIC."""
+        return self._start_ns
+
+    def start(self, now_ns: int) -> None:
+        """The first command of the state ACTIVE arrived."""
+        if self._start_ns is None:
+            self._start_ns = now_ns
+
+    def begin_due(self, now_ns: int) -> None:
+        """Begins what is due; what happens once happens here."""
+        now_s = self._elapsed_s(now_ns)
+        while self._waiting and now_s >= self._waiting[0].at_s:
+            fault = self._waiting.pop(0)
+            self._begun.append(fault)
+            self._checker.watch(fault.kind, now_ns)
+            self._do_once(fault)
+
+    def force(self, now_ns: int) -> None:
+        """Moves the joints that faults hold somewhere, after a physics step."""
+        now_s = self._elapsed_s(now_ns)
+        data = self._simulation.data
+        for fault in self._begun:
+            if fault.kind == "joint_position" and self._limited is not None and fault.lasts(now_s):
+                position, velocity = self._simulation.joint_address(self._limited)
+                upper = (self._simulation.joint_range(self._limited) or (0.0, 0.0))[1]
+                data.qpos[position], data.qvel[velocity] = upper + fault.number, 0.0
+                self._simulation.refresh()
+            elif fault.kind == "joint_velocity" and fault.lasts(now_s):
+                data.qvel[self._simulation.joint_address(_driven(self._simulation)[0])[1]] = fault.number
+                self._simulation.refresh()
+
+    def latency_ns(self, now_ns: int) -> int:
+        """Time until a command that arrives now takes effect."""
+        extra_s = sum(fault.number for fault in self._active(now_ns) if fault.kind == "command_latency")
+        return round((self._sensors.command_latency_s + extra_s) * 1e9)
+
+    def message(self, state: RobotState, now_ns: int) -> memoryview | None:
+        """The datagram of `state`, measured at `now_ns`; None where it is lost."""
+        active = self._active(now_ns)
+        kinds = {fault.kind for fault in active}
+        if "state_stop" in kinds or self._rng.random() < self._lost(active):
+            return None
+        sent = self._sent
+        np.copyto(sent.values, state.values)
+        back_s = sum(fault.number for fault in active if fault.kind == "state_back")
+        sent.stamp_ns = now_ns + self._clock_ns - round(back_s * 1e9)
+        self._spoil(sent, active)
+        self._freeze(sent, "state_freeze" in kinds)
+        self._sequence += 1
+        encoder = self._encoders.choose(kinds)
+        return encoder.encode(sent.values[: encoder.count], sent.stamp_ns, self._sequence)
+
+    def _elapsed_s(self, now_ns: int) -> float:
+        return -1.0 if self._start_ns is None else (now_ns - self._start_ns) / 1e9
+
+    def _active(self, now_ns: int) -> list[Fault]:
+        now_s = self._elapsed_s(now_ns)
+        return [fault for fault in self._begun if fault.lasts(now_s)]
+
+    def _lost(self, active: Sequence[Fault]) -> float:
+        return max((fault.number for fault in active if fault.kind == "state_dropout"), default=self._sensors.dropout)
+
+    def _freeze(self, sent: RobotState, frozen: bool) -> None:
+        if not frozen:
+            self._frozen = None
+        elif self._frozen is None:
+            self._frozen = sent.values.copy(), sent.stamp_ns
+        else:
+            sent.values[:], sent.stamp_ns = self._frozen
+
+    def _spoil(self, sent: RobotState, active: Sequence[Fault]) -> None:
+        noise, step = self._sensors.noise, self._sensors.quantise
+        for fault in active:
+            noise = fault.number if fault.kind == "state_noise" else noise
+            step = fault.number if fault.kind == "quantise" else step
+        if noise:
+            self._add_noise(sent, noise)
+        if step:
+            np.round(sent.values / step, out=sent.values)
+            sent.values *= step
+        for fault in active:
+            if fault.kind in ("state_nan", "state_inf"):
+                getattr(sent, str(fault.value or "joint_position"))[0] = math.nan if fault.kind == "state_nan" else math.inf
+
+    def _add_noise(self, sent: RobotState, factor: float) -> None:
+        draw = self._rng.standard_normal
+        sent.joint_position += factor * JOINT_POSITION_STD * draw(sent.joint_position.size)
+        sent.joint_velocity += factor * JOINT_VELOCITY_STD * draw(sent.joint_velocity.size)
+        sent.custom += factor * CUSTOM_STD * draw(sent.custom.size)
+        if not self._simulation.has_free_base:
+            return
+        sent.angular_velocity += factor * GYRO_STD * draw(3)
+        sent.linear_velocity += factor * LINEAR_VELOCITY_STD * draw(3)
+        sent.height += factor * HEIGHT_STD * draw(1)
+        # A small turn d of the sensor: q * (d / 2, 1), normalised.
+        sent.quaternion_xyzw[:] = _times(sent.quaternion_xyzw, np.append(0.5 * factor * TILT_STD * draw(3), 1.0))
+        sent.quaternion_xyzw /= np.linalg.norm(sent.quaternion_xyzw)
+
+    def _do_once(self, fault: Fault) -> None:
+        if fault.kind == "clock_step":
+            self._clock_ns += round(fault.number * 1e9)
+        elif fault.kind == "push":
+            self._push(fault.number)
+        elif fault.kind == "tip_over":
+            self._tip_over(fault.number)
+        elif fault.kind == "robot_kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        elif fault.kind == "robot_stall":
+            until_ns = monotonic_ns() + round(fault.number * 1e9)
+            while monotonic_ns() < until_ns:
+                pass
+
+    def _push(self, speed: float) -> None:
+        simulation = self._simulation
+        first = 1 if simulation.has_free_base else simulation.joint_address(simulation.describe().joint_names[0])[1]
+        simulation.data.qvel[first] += speed
+        simulation.refresh()
+
+    def _tip_over(self, roll: float) -> None:
+        """Turns the base about its own x axis; MuJoCo's quaternion is w, x, y, z."""
+        base = self._simulation.data.qpos[3:7]
+        turned = _times(np.roll(base, -1), np.array([math.sin(roll / 2), 0.0, 0.0, math.cos(roll / 2)]))
+        base[:] = np.roll(turned, 1)
+        self._simulation.refresh()
+
+
+class _Encoders:
+    """The encoder of good states, and those of states of the wrong size and of other joints."""
+
+    def __init__(self, description: RobotDescription) -> None:
+        joints = (UNKNOWN_JOINT, *description.joint_names[1:])
+        other = layout_hash(joints, [(sensor.name, sensor.size) for sensor in description.custom])
+        layout, count = layout_of(description), description.value_count
+        self._good, self._short = StateEncoder(layout, count), StateEncoder(layout, count - 1)
+        self._other = StateEncoder(other, count)
+
+    def choose(self, kinds: set[str]) -> StateEncoder:
+        if "state_size" in kinds:
+            return self._short
+        return self._other if "state_layout" in kinds else self._good
+
+
+def _driven(simulation: Simulation) -> tuple[str, ...]:
+    """The driven joints: where drives are actuators, the joints that are not the root's."""
+    description = simulation.describe()
+    if description.pd:
+        return description.drives
+    return tuple(name for name in description.joint_names if not name.startswith("root"))
+
+
+def _times(left: Float64, right: Float64) -> Float64:
+    """The product of two quaternions x, y, z, w."""
+    x, y, z, w = left
+    a, b, c, d = right
+    return np.array(
+        [
+            w * a + x * d + y * c - z * b,
+            w * b - x * c + y * d + z * a,
+            w * c + x * b - y * a + z * d,
+            w * d - x * a - y * b - z * c,
+        ]
+    )
