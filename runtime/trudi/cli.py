@@ -31,6 +31,8 @@ COMMANDS: dict[str, Command] = {
     "export": Command("trudi.export.commands.export", "export", "compile a run into a bundle for a robot"),
     "verify": Command("trudi.runtime.commands.verify", None, "check a bundle and that its engines compute the policy"),
     "bench": Command("trudi.runtime.commands.bench", None, "measure the latency of a bundle's engines"),
+    "run": Command("trudi.runtime.commands.run", None, "drive a robot with a bundle, under the supervisor"),
+    "replay": Command("trudi.runtime.commands.replay", None, "compute a recorded flight again, bit for bit"),
     "tasks": Command("trudi.train.commands.tasks", "train", "list the tasks of the installed simulators"),
     "inspect": Command("trudi.runtime.commands.inspect", None, "check a bundle and show what it says, or what differs"),
     "keygen": Command("trudi.runtime.commands.keygen", None, "make a key pair to sign bundles with"),

@@ -34,7 +34,7 @@ from trudi.runtime.model import (
 )
 from trudi.runtime.paths import FileName
 
-SCHEMA_VERSION = "1.0"
+SCHEMA_VERSION = "1.1"
 
 
 class Task(Model):

@@ -134,6 +134,7 @@ class Term(Model):
         "base_angular_velocity",
         "projected_gravity",
         "base_quaternion",
+        "base_height",
         "command",
         "last_action",
         "phase",
@@ -141,6 +142,10 @@ class Term(Model):
     ]
     """What is measured, so that a runtime can fill it. `projected_gravity` is the unit vector of gravity, `last_action`
     the policy's action before scale and offset, `phase` the gait's clock; `custom` must be given by the caller."""
+    phase_frequency_hz: Positive | None = None
+    """Of a `phase` term: element i is cos(2 pi f t + phase_offsets_rad[i]), t from the policy's first step; Hz."""
+    phase_offsets_rad: Floats | None = None
+    """Of a `phase` term, one an element: 0 for a leg's cosine, -pi/2 for its sine; rad."""
     size: Size
     """Elements of one frame."""
     element_names: Names
@@ -174,7 +179,7 @@ class Term(Model):
     def _sizes_agree(self) -> Term:
         where = f"observation term {self.name}"
         distinct(f"{where}: element_names", self.element_names)
-        for field in ("element_names", "units", "offset", "scale", "joints"):
+        for field in ("element_names", "units", "offset", "scale", "joints", "phase_offsets_rad"):
             value = getattr(self, field)
             if value is not None and len(value) != self.size:
                 raise ValueError(f"{where}: size is {self.size}, {field} has {len(value)}")
@@ -182,6 +187,10 @@ class Term(Model):
             ordered(f"{where}: clip", self.clip)
         if self.kind == "base_quaternion" and self.element_names != ("x", "y", "z", "w"):
             raise ValueError(f"{where}: a quaternion's element_names are x, y, z, w, not {', '.join(self.element_names)}")
+        if (self.phase_frequency_hz is None) != (self.phase_offsets_rad is None):
+            raise ValueError(f"{where}: phase_frequency_hz and phase_offsets_rad belong together")
+        if self.phase_frequency_hz is not None and self.kind != "phase":
+            raise ValueError(f"{where}: kind is {self.kind}; a phase's frequency is for phase terms")
         if (self.kind == "command") != (self.command is not None):
             raise ValueError(f"{where}: kind is {self.kind} and command is {self.command}; one needs the other")
         return self

@@ -144,6 +144,11 @@ class Engine(ABC):
         return self._buffers.action.shape[1]
 
     @property
+    def buffers(self) -> Buffers:
+        """The arrays that a call reads and writes."""
+        return self._buffers
+
+    @property
     def takes_latent(self) -> bool:
         """Whether `infer` must be given a latent."""
         return self._buffers.latent is not None

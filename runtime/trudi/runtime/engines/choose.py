@@ -18,7 +18,7 @@ from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.runtime.engines.tensorrt import MODULES, Flavour, TensorRTCfg, TensorRTEngine
 from trudi.runtime.errors import EngineError
 
-ENGINES: Final = ("onnx", *MODULES)
+ENGINES: Final = ("onnx", "onnx-cuda", "onnx-tensorrt", *MODULES)
 Loader = Callable[[], Engine]
 
 

@@ -1,0 +1,50 @@
+"""`trudi replay FILE --bundle BUNDLE`: a recorded flight computed again, bit for bit."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+from trudi.runtime.bundle import Bundle
+from trudi.runtime.commands.common import EXIT_CHECK_FAILED, EXIT_OK, reports_errors, write_json
+from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
+from trudi.runtime.replay import Replay, replay
+from trudi.runtime.session import choose
+
+
+@reports_errors("replay")
+def main(argv: list[str]) -> int:
+    """Computes a flight again from what was recorded of it; 1 where any bit of an action or a command differs."""
+    parser = argparse.ArgumentParser(prog="trudi replay", description=main.__doc__)
+    parser.add_argument("flight", type=Path, help="the .mcap that `trudi run` wrote")
+    parser.add_argument("--bundle", type=Path, required=True, help="the bundle that was flown")
+    parser.add_argument("--engine", action="append", help="engine (default: onnx; the one that flew gives the same bits)")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for a machine-readable result")
+    args = parser.parse_args(argv)
+    with Bundle.open(args.bundle) as bundle:
+        student = bundle.contract.student
+        with choose(bundle, tuple(args.engine or ("onnx",))).engine as teacher:
+            stand_in = None if student is None else OnnxEngine(bundle.read(student.graph.file), OnnxCfg())
+            try:
+                result = replay(args.flight, bundle, teacher, stand_in)
+            finally:
+                if stand_in is not None:
+                    stand_in.close()
+    print(page(result))
+    write_json(args.json, asdict(result) | {"identical": result.identical})
+    return EXIT_OK if result.identical else EXIT_CHECK_FAILED
+
+
+def page(result: Replay) -> str:
+    """What the replay showed."""
+    lines = [
+        f"replayed  {result.ticks} ticks, {result.steps} control steps, {result.seconds:.2f} s"
+        + (f" (from the first keyframe; {result.skipped} ticks lie before it)" if result.skipped else ""),
+        f"fault     {result.fault or 'none'}",
+    ]
+    if result.identical:
+        return "\n".join([*lines, "identical: every observation, action, command and state, to the last bit"])
+    lines.append(f"DIFFERENT in {result.differences} fields, first:")
+    lines += [f"  tick {one.tick}, {one.field}: flown {one.recorded}, computed {one.computed}" for one in result.first]
+    return "\n".join(lines)

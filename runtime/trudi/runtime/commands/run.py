@@ -1,0 +1,176 @@
+"""`trudi run BUNDLE`: a policy drives a robot, under the supervisor."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from trudi.runtime.bundle import Bundle
+from trudi.runtime.commands.common import EXIT_CHECK_FAILED, EXIT_OK, reports_errors, write_json
+from trudi.runtime.conduct import Conductor, Course, Plan
+from trudi.runtime.contract import Contract
+from trudi.runtime.controller import ControllerCfg
+from trudi.runtime.errors import TrudiRuntimeError, near_matches
+from trudi.runtime.loop import LoopCfg
+from trudi.runtime.realtime import RealtimeCfg
+from trudi.runtime.recorder import RecorderCfg
+from trudi.runtime.robot_file import RobotFile, read_robot_file
+from trudi.runtime.robots.base import Robot, RobotError, RobotReport
+from trudi.runtime.robots.injection import Fault, read_schedule
+from trudi.runtime.robots.udp import UdpRobot
+from trudi.runtime.session import Session, SessionCfg
+from trudi.runtime.summary import LiveTable, facts, page
+
+FLIGHTS = Path("runs") / "flights"
+
+
+@reports_errors("run")
+def main(argv: list[str]) -> int:
+    """Runs a bundle's policy on a robot, real time, with the supervisor between the two; 1 where it ended in a fault."""
+    args = arguments(argv)
+    faults = read_schedule(args.faults) if args.faults is not None else ()
+    file = read_robot_file(args.robot_file) if args.robot_file is not None else RobotFile(joints={})
+    if args.fade_in is not None:
+        file = file.model_copy(update={"fade_in_s": args.fade_in})
+    with Bundle.open(args.bundle, trust=args.trust) as bundle:
+        cfg = session_cfg(args, bundle.contract, faults)
+        commands, record = parse_commands(args.command, bundle.contract), record_path(args, bundle)
+        plan = Plan(args.seconds, commands, record, args.record is not None, faults)
+        with make_robot(args, bundle.contract, faults) as robot, Session(bundle, robot, file, cfg) as session:
+            for line in session.choice.log_lines():
+                print(line)
+            table = LiveTable(session, f"{args.bundle} on {robot.describe().name}")
+            course = Conductor(session, plan, table.refresh).run()
+            report = robot_report(robot)
+            print(page(session, course, report))
+            write_json(args.json, facts(session, course, report))
+    return EXIT_OK if passed(course, report) else EXIT_CHECK_FAILED
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="trudi run", description=main.__doc__)
+    parser.add_argument("bundle", type=Path, help="a bundle's folder or .zip")
+    parser.add_argument(
+        "--robot", default="mujoco", help="`mujoco`, a simulated robot in its own process, or `udp:HOST:PORT`"
+    )
+    parser.add_argument("--task", help="task of the simulated robot (default: the bundle's)")
+    parser.add_argument("--robot-file", type=Path, metavar="FILE", help="limits and thresholds of this robot (YAML)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="time under the policy; s (default: 20)")
+    parser.add_argument(
+        "--rate", type=float, help="commands a second, a multiple of the policy's rate (default: four times it)"
+    )
+    parser.add_argument(
+        "--between", choices=("hold", "linear"), default="hold", help="commands between actions (default: hold)"
+    )
+    parser.add_argument(
+        "--command",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an element of a command: vx=0.5 (again for more)",
+    )
+    parser.add_argument("--engine", action="append", help="preferred engine (again for the next); default: onnx")
+    parser.add_argument(
+        "--deadline", type=float, default=0.75, help="part of the control period an action may take (default: 0.75)"
+    )
+    parser.add_argument("--fade-in", type=float, help="time over which the policy is blended in; s (default: 1)")
+    parser.add_argument(
+        "--spread-latents", type=int, default=0, help="latents over which to watch the spread of actions (default: 0)"
+    )
+    parser.add_argument("--priority", type=int, default=60, help="real-time priority of the loop, 0 for none (default: 60)")
+    parser.add_argument("--cpu", type=int, help="core the loop keeps to (default: any)")
+    parser.add_argument("--no-lock-memory", action="store_true", help="do not lock the process's memory")
+    parser.add_argument("--faults", type=Path, metavar="FILE", help="faults to inject (YAML; docs/simulated_robot.md)")
+    parser.add_argument(
+        "--record", type=Path, metavar="FILE.mcap", help=f"file for the flight (default: a new one in {FLIGHTS}, on a fault)"
+    )
+    parser.add_argument("--record-seconds", type=float, default=120.0, help="time the recorder looks back; s (default: 120)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the simulated robot (default: 0)")
+    parser.add_argument("--view", action="store_true", help="show the simulated robot in MuJoCo's viewer")
+    parser.add_argument("--trust", type=Path, metavar="KEY.pub", help="refuse a bundle that this key did not sign")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="file for a machine-readable result")
+    args = parser.parse_args(argv)
+    if not args.seconds > 0 or not args.record_seconds > 0:
+        raise TrudiRuntimeError(f"--seconds {args.seconds:g} and --record-seconds {args.record_seconds:g}: must be above 0")
+    if args.fade_in is not None and not args.fade_in >= 0:
+        raise TrudiRuntimeError(f"--fade-in {args.fade_in:g}: must be 0 or more")
+    return args
+
+
+def session_cfg(args: argparse.Namespace, contract: Contract, faults: tuple[Fault, ...]) -> SessionCfg:
+    """The session that the command line asks for."""
+    rate = args.rate if args.rate is not None else 4.0 / contract.control_period_s
+    realtime = RealtimeCfg(priority=args.priority, cpu=args.cpu, lock_memory=not args.no_lock_memory)
+    return SessionCfg(
+        controller=ControllerCfg(rate, between=args.between),
+        loop=LoopCfg(deadline=args.deadline, realtime=realtime),
+        recorder=RecorderCfg(seconds=args.record_seconds),
+        engines=tuple(args.engine or ("onnx",)),
+        spread_latents=args.spread_latents,
+        faults=faults,
+    )
+
+
+def parse_commands(words: list[str], contract: Contract) -> dict[str, tuple[float, ...]]:
+    """`vx=0.5 wz=0.1` as the values of the commands that have these elements."""
+    places = {
+        element: (command.name, place)
+        for command in contract.commands
+        for place, element in enumerate(command.element_names)
+    }
+    values = {command.name: list(command.neutral) for command in contract.commands}
+    for word in words:
+        element, _, text = word.partition("=")
+        if element not in places:
+            raise TrudiRuntimeError(
+                f"--command {word}: the policy's commands have no {element}; {near_matches(element, places)}"
+            )
+        try:
+            number = float(text)
+        except ValueError:
+            raise TrudiRuntimeError(f"--command {word}: write NAME=NUMBER") from None
+        name, place = places[element]
+        low, high = next(command for command in contract.commands if command.name == name).range[place]
+        if not low <= number <= high:
+            raise TrudiRuntimeError(f"--command {word}: the policy was trained with {element} from {low:g} to {high:g}")
+        values[name][place] = number
+    return {name: tuple(numbers) for name, numbers in values.items()}
+
+
+def record_path(args: argparse.Namespace, bundle: Bundle) -> Path:
+    """Where a flight goes."""
+    if args.record is not None:
+        return args.record
+    return FLIGHTS / f"{time.strftime('%Y-%m-%d_%H-%M-%S')}_{bundle.contract.task.id.split('/')[-1]}.mcap"
+
+
+def make_robot(args: argparse.Namespace, contract: Contract, faults: tuple[Fault, ...]) -> Robot:
+    """The robot that `--robot` names."""
+    if args.robot == "mujoco":
+        from trudi.runtime.robots.mujoco import MujocoCfg, MujocoRobot
+
+        task = args.task or f"{contract.task.backend}:{contract.task.id}"
+        own = tuple(fault for fault in faults if fault.by_robot)
+        return MujocoRobot(MujocoCfg(task=task, faults=own, seed=args.seed, view=args.view, priority=args.priority))
+    kind, _, address = args.robot.partition(":")
+    host, _, port = address.rpartition(":")
+    if kind != "udp" or not host or not port.isdigit():
+        raise RobotError(f"--robot {args.robot}: available: mujoco, udp:HOST:PORT")
+    if args.task or args.view or any(fault.by_robot for fault in faults):
+        raise RobotError("--task, --view and the robot's faults are for --robot mujoco; this robot runs by itself")
+    return UdpRobot(int(port), host)
+
+
+def robot_report(robot: Robot) -> RobotReport | None:
+    """What a simulated robot saw; None of one that is gone or does not say."""
+    try:
+        return robot.report() if isinstance(robot, UdpRobot) else None
+    except RobotError:
+        return None
+
+
+def passed(course: Course, report: RobotReport | None) -> bool:
+    """Whether the robot was driven as planned, and no command was unsafe."""
+    return course.fault is None and not course.refusal and (report is None or report.violation_count == 0)

@@ -1,0 +1,158 @@
+"""From a bundle and a robot to a control loop that is ready: everything that may be refused is refused here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from trudi.runtime.bundle import Bundle
+from trudi.runtime.controller import Controller, ControllerCfg
+from trudi.runtime.engines.base import Engine
+from trudi.runtime.engines.choose import Choice, Loader, choose_engine
+from trudi.runtime.engines.faulty import FaultyEngine
+from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine, Provider
+from trudi.runtime.engines.tensorrt import MODULES
+from trudi.runtime.errors import EngineError, TrudiRuntimeError
+from trudi.runtime.golden import GOLDEN, GoldenCases
+from trudi.runtime.loop import STAGES, ControlLoop, LoopCfg
+from trudi.runtime.recorder import FlightRecorder, RecorderCfg
+from trudi.runtime.robot_file import RobotFile
+from trudi.runtime.robots.base import Robot, RobotError
+from trudi.runtime.robots.injection import Fault
+from trudi.runtime.supervisor import Event
+from trudi.runtime.verification import engines_in, flavour_of, open_engine
+
+ONNX_PROVIDERS: dict[str, Provider] = {"onnx": "cpu", "onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}
+SPREAD_SEED = 0x7255
+
+
+@dataclass(frozen=True)
+class SessionCfg:
+    """What a control session is made of, beside the bundle and the robot."""
+
+    controller: ControllerCfg
+    loop: LoopCfg = field(default_factory=LoopCfg)
+    recorder: RecorderCfg | None = field(default_factory=RecorderCfg)
+    """None records nothing."""
+    engines: tuple[str, ...] = ("onnx",)
+    """Engines by preference: the first that loads and passes the golden self-test is taken."""
+    spread_latents: int = 0
+    """Latents over which the spread of each action is measured; 0 measures none."""
+    faults: tuple[Fault, ...] = ()
+    """Faults of the runtime's own, for tests."""
+
+
+class Session:
+    """A control loop with what it needs. A context manager that damps and closes everything, the robot excepted."""
+
+    def __init__(self, bundle: Bundle, robot: Robot, file: RobotFile, cfg: SessionCfg) -> None:
+        """Configures; the supervisor is INACTIVE then. TrudiRuntimeError says what does not fit, before anything moves."""
+        contract = bundle.contract
+        self.controller = Controller(contract, robot.describe(), file, cfg.controller)
+        if contract.robot is not None and not any(joint.stiffness for joint in contract.robot.joints):
+            raise RobotError(
+                "every joint's stiffness is 0, so the robot cannot stand: give the stiffness of the default pose"
+            )
+        self.choice = choose(bundle, cfg.engines)
+        self.student: Engine | None = None
+        try:
+            if contract.student is not None:
+                self.student = _load_student(bundle)
+            latents = spread_latents(bundle, self.choice.engine, cfg.spread_latents, file)
+            engine = self.choice.engine
+            if cfg.faults:
+                budget_s = cfg.loop.deadline * contract.control_period_s
+                engine = FaultyEngine(engine, cfg.faults, budget_s)
+            self.recorder = None
+            if cfg.recorder is not None:
+                self.recorder = FlightRecorder(cfg.recorder, {"bundle": bundle.digest, "engine": engine.name}, len(STAGES))
+            self.loop = ControlLoop(
+                self.controller,
+                robot,
+                engine,
+                cfg.loop,
+                student=self.student,
+                recorder=self.recorder,
+                spread_latents=latents,
+            )
+        except BaseException:
+            self._close_engines()
+            raise
+        refused = self.controller.request(Event.CONFIGURE, 0)
+        assert refused is None, refused
+
+    def close(self) -> None:
+        """Damps, ends the loop and closes the engines."""
+        self.loop.stop()
+        self._close_engines()
+
+    def _close_engines(self) -> None:
+        self.choice.engine.close()
+        if self.student is not None:
+            self.student.close()
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def choose(bundle: Bundle, preference: Sequence[str]) -> Choice:
+    """The bundle's engine that is used: warm, and proven on the golden cases. EngineError gives every reason if none is."""
+    unknown = [name for name in preference if name not in (*ONNX_PROVIDERS, *MODULES)]
+    if unknown:
+        raise EngineError(f"unknown engine '{unknown[0]}'; available: {', '.join((*ONNX_PROVIDERS, *MODULES))}")
+    contract = bundle.contract
+    if GOLDEN not in bundle.files:
+        raise TrudiRuntimeError(f"the bundle has no {GOLDEN}, so nothing shows that an engine is right: export it again")
+    golden = GoldenCases.from_bytes(bundle.read(GOLDEN), contract).for_engine(contract)
+    return choose_engine(preference, loaders(bundle), golden)
+
+
+def loaders(bundle: Bundle) -> Mapping[str, Loader]:
+    """How each engine of a bundle is loaded, by its name in a preference list."""
+    contract = bundle.contract
+    model = bundle.read(contract.graph.file)
+    known: dict[str, Loader] = {
+        name: _onnx_loader(model, OnnxCfg(provider=provider, precision=contract.graph.precision))
+        for name, provider in ONNX_PROVIDERS.items()
+    }
+    for file in engines_in(bundle)[1:]:
+        known[flavour_of(file)] = _file_loader(bundle, file)
+    return known
+
+
+def spread_latents(bundle: Bundle, engine: Engine, count: int, file: RobotFile) -> NDArray[np.float32] | None:
+    """Latents (count, m) of the prior for measuring how far actions differ; None where that is not asked for."""
+    if count == 0:
+        if file.safety.max_latent_spread is not None:
+            raise TrudiRuntimeError("max_latent_spread is to be watched, and no latents are: give --spread-latents 4")
+        return None
+    if not engine.takes_latent:
+        raise TrudiRuntimeError(
+            "the spread over latents cannot be measured: this graph has its latent built in; export it with --noise seeded"
+        )
+    if count < 2:
+        raise TrudiRuntimeError(f"--spread-latents {count}: a spread needs at least 2")
+    generator = np.random.Generator(np.random.Philox(SPREAD_SEED))
+    return (bundle.contract.sampler.latent_std * generator.standard_normal((count, engine.action_size))).astype(np.float32)
+
+
+def _load_student(bundle: Bundle) -> Engine:
+    student = bundle.contract.student
+    assert student is not None
+    engine = OnnxEngine(bundle.read(student.graph.file), OnnxCfg(precision=student.graph.precision))
+    engine.warm_up()
+    return engine
+
+
+def _onnx_loader(model: bytes, cfg: OnnxCfg) -> Loader:
+    return lambda: OnnxEngine(model, cfg)
+
+
+def _file_loader(bundle: Bundle, file: str) -> Loader:
+    return lambda: open_engine(bundle, file)

@@ -1,0 +1,169 @@
+"""What a run showed: as a table that lives, as a page at the end, and as JSON."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict
+from typing import Any, Final
+
+from trudi.runtime.conduct import Course
+from trudi.runtime.loop import SPANS, STAGES
+from trudi.runtime.robots.base import RobotReport
+from trudi.runtime.session import Session
+
+REFRESH_S: Final = 0.5
+EXPLAINED: Final = {
+    "wake": "wake-up, behind the deadline",
+    "observe": "reading and judging",
+    "infer": "waiting for the graph",
+    "act": "making the command",
+    "publish": "sending it",
+    "input_age": "age of the state when used",
+    "tick": "deadline to command",
+    "observation_to_command": "observation to its command",
+    "state_to_command": "state's stamp to its command",
+}
+
+
+class LiveTable:
+    """A few lines, drawn over again on a terminal; elsewhere a line now and then."""
+
+    def __init__(self, session: Session, title: str) -> None:
+        self._session, self._title = session, title
+        self._terminal = sys.stdout.isatty()
+        self._next = 0.0
+        self._drawn = 0
+        self._last = ""
+
+    def refresh(self) -> None:
+        """Draws, if it is time to."""
+        now = time.monotonic()
+        if now < self._next:
+            return
+        self._next = now + REFRESH_S
+        if self._terminal:
+            self._draw()
+        else:
+            self._say()
+
+    def _draw(self) -> None:
+        lines = [self._title, *overview(self._session), *stage_table(self._session)]
+        up = f"\x1b[{self._drawn}A" if self._drawn else ""
+        sys.stdout.write(up + "".join(f"\x1b[2K{line}\n" for line in lines))
+        sys.stdout.flush()
+        self._drawn = len(lines)
+
+    def _say(self) -> None:
+        """A change of state, for logs."""
+        state = self._session.controller.supervisor.state.name
+        if state != self._last:
+            print(f"{self._title}: {state}", flush=True)
+            self._last = state
+
+
+def overview(session: Session) -> list[str]:
+    """State, counts and the fault, if there is one."""
+    controller, times = session.controller, session.loop.times
+    supervisor = controller.supervisor
+    stale = "  command stale: neutral" if controller.commands_stale else ""
+    counts = f"{times.cycles} cycles, {times.misses} missed; {times.steps} control steps, {times.late} late"
+    student = f", {times.students} by the student" if session.student is not None else ""
+    lines = [
+        f"state   {supervisor.state.name} ({supervisor.motors.name.lower()}){stale}",
+        f"rate    {controller.cfg.rate_hz:g} Hz commands, {1 / controller.contract.control_period_s:g} Hz policy",
+        f"counts  {counts}{student}; {controller.watches.out_of_range_total} observations out of training's range",
+        f"fault   {supervisor.fault or 'none'}",
+    ]
+    return [line[:160] for line in lines]
+
+
+def stage_table(session: Session) -> list[str]:
+    """A line a stage: percentiles in milliseconds."""
+    head = f"{'ms':<32} {'p50':>8} {'p99':>8} {'p99.9':>8} {'max':>8}"
+    lines = [head]
+    for name in (*STAGES, *SPANS):
+        times = session.loop.times.histograms[name].summary()
+        if times.count:
+            cells = " ".join(f"{value:>8.3f}" for value in (times.p50_ms, times.p99_ms, times.p999_ms, times.max_ms))
+            lines.append(f"{EXPLAINED[name]:<32} {cells}")
+    return lines
+
+
+def page(session: Session, course: Course, report: RobotReport | None) -> str:
+    """The summary at the end."""
+    lines = [*overview(session), "", *stage_table(session), ""]
+    if course.fault is not None:
+        found = course.fault.violation
+        lines.append(f"FAULT   {course.fault}; value {found.value:.6g}, threshold {found.threshold:.6g}")
+    if course.refusal:
+        lines.append(f"refused {course.refusal}")
+    if session.loop.error:
+        lines.append(f"error   {session.loop.error.strip().splitlines()[-1]}")
+    if course.interrupted:
+        lines.append(f"ended   by {course.interrupted}")
+    worst = session.loop.times.worst.worst(session.loop.times.histograms)
+    if worst:
+        lines.append("worst   " + "; ".join(cycle.cause for cycle in worst[:3]))
+    if course.tracking:
+        lines.append(
+            "off     " + ", ".join(f"{name} by {error:.3f}" for name, error in course.tracking.items()) + " on average"
+        )
+    if report is not None:
+        lines += robot_lines(report)
+    lines += [f"note    {note}" for note in session.loop.notes]
+    lines += [f"flight  {path}" for path in course.saved]
+    if course.unsaved:
+        lines.append(f"flight  not written: {course.unsaved}")
+    return "\n".join(lines)
+
+
+def robot_lines(report: RobotReport) -> list[str]:
+    """What the robot's own process saw."""
+    lines = [f"robot   {report.commands} commands, {report.violation_count} unsafe"]
+    lines += [f"unsafe  {sentence}" for sentence in report.violations[:5]]
+    for fault in report.injected:
+        lines.append("fault   " + ", ".join(f"{name} {value}" for name, value in fault.items() if value is not None))
+    if report.returns:
+        mean = sum(report.returns) / len(report.returns)
+        lines.append(f"return  {mean:.2f} on average over {len(report.returns)} episodes")
+    return lines + [f"robot   {note}" for note in report.notes]
+
+
+def facts(session: Session, course: Course, report: RobotReport | None) -> dict[str, Any]:
+    """The same for machines."""
+    times, fault = session.loop.times, course.fault
+    worst = times.worst.worst(times.histograms)
+    found: list[dict[str, Any]] = []
+    if fault is not None:
+        violation = fault.violation
+        numbers = {"value": violation.value, "threshold": violation.threshold}
+        found.append({"code": violation.code.name, "number": int(violation.code), "sentence": violation.sentence, **numbers})
+        found[0] |= {"state": fault.state.name, "at_ns": fault.at_ns}
+    returns = report.returns if report is not None else ()
+    return {
+        "state": course.final_state.name,
+        "faults": found,
+        "refusal": course.refusal,
+        "interrupted": course.interrupted,
+        "engine": asdict(session.choice.engine.info),
+        "engine_choice": session.choice.log_lines(),
+        "rate_hz": session.controller.cfg.rate_hz,
+        "cycles": times.cycles,
+        "misses": times.misses,
+        "control_steps": times.steps,
+        "late": times.late,
+        "students": times.students,
+        "out_of_range": session.controller.watches.out_of_range_total,
+        "active_s": course.active_s,
+        "stages": {name: asdict(one.summary()) for name, one in times.histograms.items() if one.count},
+        "worst": [asdict(cycle) for cycle in worst],
+        "tracking": course.tracking,
+        "return_mean": sum(returns) / len(returns) if returns else None,
+        "returns": list(returns),
+        "robot": None if report is None else asdict(report),
+        "notes": session.loop.notes,
+        "error": session.loop.error,
+        "recordings": [str(path) for path in course.saved],
+        "recording_error": course.unsaved,
+    }
