@@ -54,6 +54,11 @@ class UdpRobot(Robot):
             raise RobotError(f"cannot reach {host}:{port}: {error.strerror or error}; check the address") from error
         self._stream.setblocking(False)
 
+    @property
+    def port(self) -> int:
+        """The robot's port; another process may take the robot over there."""
+        return self._address[1]
+
     def _connect(self) -> socket.socket:
         one = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
