@@ -29,6 +29,10 @@ def test_the_last_rows_oldest_first(capacity, written):
     assert (ring.total, len(ring)) == (written, len(expected))
     # Beside a writer, the newest row may not be finished.
     assert ring.snapshot()["tick"].tolist() == expected[:-1]
+    ring.commit()
+    assert ring.snapshot()["tick"].tolist() == expected
+    ring.claim()
+    assert ring.snapshot()["tick"].tolist() == (expected[1:] if written >= capacity else expected)
 
 
 def test_rows_are_a_copy():
@@ -46,7 +50,8 @@ def test_copies_of_more_than_one_piece():
     assert ring.rows()["tick"].tolist() == list(range(700, 1700))
 
 
-def test_a_snapshot_beside_a_writer_holds_whole_rows_in_order():
+@pytest.mark.parametrize("commits", [False, True])
+def test_a_snapshot_beside_a_writer_holds_whole_rows_in_order(commits):
     ring = RowRing([("a", "<i8"), ("b", "<i8", (50,)), ("c", "<i8")], 500)
     first, middle, last = ring.columns.values()
     stop = threading.Event()
@@ -59,11 +64,13 @@ def test_a_snapshot_beside_a_writer_holds_whole_rows_in_order():
             middle[i] = tick
             last[i] = tick
             tick += 1
+            if commits:
+                ring.commit()
 
     thread = threading.Thread(target=write)
     thread.start()
     try:
-        for _ in range(300):
+        for _ in range(150):
             rows = ring.snapshot()
             assert (rows["a"] == rows["c"]).all() and (rows["b"] == rows["a"][:, None]).all()
             assert (np.diff(rows["a"]) == 1).all()

@@ -26,6 +26,13 @@ def test_the_slowest_are_kept(cycles, keep):
         assert (cycle.now_ns, cycle.missed) == (100 + cycle.tick, cycle.tick % 3)
 
 
+def test_an_equal_cycle_replaces_none():
+    worst = WorstCycles(STAGES, 1)
+    for tick in range(3):
+        worst.offer(tick, tick, [1, 2, 3], 0)
+    assert worst.worst()[0].tick == 0
+
+
 def histograms(**typical_ns):
     made = {name.replace("_", " " if "age" in name else "-"): Histogram() for name in typical_ns}
     for histogram, ns in zip(made.values(), typical_ns.values(), strict=True):

@@ -34,6 +34,7 @@ class RowRing:
         """A view of each field, (capacity, ...)."""
         self.total = 0
         """How many rows were ever claimed."""
+        self._whole = 0
         self._capacity = capacity
 
     def __len__(self) -> int:
@@ -45,6 +46,10 @@ class RowRing:
         self.total += 1
         return index
 
+    def commit(self) -> None:
+        """Says that the row claimed last is written. Without it, `snapshot` takes it as whole once the next is claimed."""
+        self._whole = self.total
+
     def rows(self) -> NDArray[Any]:
         """A copy of the rows, oldest first: for the writing thread, or once that one has stopped."""
         return self._copy(self.total - len(self), self.total)
@@ -52,11 +57,11 @@ class RowRing:
     def snapshot(self) -> NDArray[Any]:
         """A copy of the rows, oldest first, while another thread goes on writing.
 
-        Without the row that may be half written, and without those that were overwritten while copying. The copy is made
-        in small pieces, between which the writer may take its turn.
+        Without a row claimed and not committed, which may be half written, and without those that were overwritten while
+        copying. The copy is made in small pieces, between which the writer may take its turn.
         """
-        end = self.total - 1
-        start = max(0, end + 1 - self._capacity)
+        end = max(self._whole, self.total - 1)
+        start = max(0, self.total - self._capacity)
         copy = self._copy(start, end)
         lost = self.total - self._capacity - start
         return copy[max(0, lost) :]

@@ -27,7 +27,7 @@ class Cycle:
 
 
 class WorstCycles:
-    """Keeps the `keep` cycles with the longest sum over their stages; of equal ones, the earlier."""
+    """Keeps the `keep` cycles with the longest sum over their stages; one equal to the least of them is not kept."""
 
     def __init__(self, stages: tuple[str, ...], keep: int = 16) -> None:
         if not stages or len(set(stages)) != len(stages):
