@@ -31,7 +31,7 @@ from trudi.runtime.robots.base import Robot, RobotError, StateRejected
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.supervisor import Event, FaultCode, Motors, Violation
 
-STAGES: Final = ("wake", "observe", "infer", "act", "publish")
+STAGES: Final = ("wake_up", "observe", "infer", "act", "publish")
 """Of a tick, one after the other: how late it woke; reading and judging; the graph; making the command; sending."""
 SPANS: Final = ("input_age", "tick", "observation_to_command", "state_to_command")
 """Across stages: age of the state when it is used; wake-up to command; a control step's reading of the state to the command

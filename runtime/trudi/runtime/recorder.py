@@ -118,6 +118,7 @@ class FlightRecorder:
         s["tick"][i], s["received_ns"][i], s["stamp_ns"][i] = self._tick, state.received_ns, state.stamp_ns
         s["sequence"][i], s["rejected"][i] = state.sequence, 0
         s["values"][i] = state.values
+        self._states.commit()
 
     def rejected(self, kind: Literal["malformed", "layout"]) -> None:
         """A message that was no state."""
@@ -125,6 +126,7 @@ class FlightRecorder:
         s["tick"][i], s["rejected"][i] = self._tick, REJECTED[kind]
         s["received_ns"][i] = s["stamp_ns"][i] = s["sequence"][i] = 0
         s["values"][i] = math.nan
+        self._states.commit()
 
     def failure(self, code: FaultCode) -> None:
         """A tick that raised an error; the next row says so."""
@@ -159,6 +161,7 @@ class FlightRecorder:
             t["latent"][i] = 0.0 if controller.latent is None else controller.latent[0]
         if "given" in t:
             self._given(controller, i)
+        self._ticks.commit()
         self._tick += 1
         self._failure = NO_FAULT
         due = now_ns - self._keyframe_ns >= self._cfg.keyframe_s * 1e9

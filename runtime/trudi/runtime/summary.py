@@ -14,7 +14,7 @@ from trudi.runtime.session import Session
 
 REFRESH_S: Final = 0.5
 EXPLAINED: Final = {
-    "wake": "wake-up, behind the deadline",
+    "wake_up": "wake-up, behind the deadline",
     "observe": "reading and judging",
     "infer": "waiting for the graph",
     "act": "making the command",
