@@ -281,7 +281,7 @@ def test_a_robot_that_is_gone_is_silent_and_nothing_is_raised(stub):
         for _ in range(5):
             robot.write(JointCommand.zeros(2))
             assert robot.read() is None
-        assert robot.refused > 0 and robot.unsent > 0
+        assert robot.refused > 0
 
 
 def test_a_robot_that_does_not_answer_is_named():
@@ -295,7 +295,7 @@ def test_a_robot_that_does_not_answer_is_named():
             robot.describe()
     with UdpRobot(port, timeout_s=0.3) as robot, pytest.raises(RobotError, match="check that its process runs"):
         robot.describe()
-    with pytest.raises(RobotError, match="cannot reach .*check the address"):
+    with pytest.raises(RobotError, match=r"cannot reach .*check the address"):
         UdpRobot(1, host="999.999.999.999")
 
 

@@ -69,7 +69,7 @@ class Fault:
     """How much: `KINDS` says what of."""
 
     def __post_init__(self) -> None:
-        if self.kind not in KINDS:
+        if str(self.kind) not in KINDS:
             raise RobotError(f"unknown kind {quoted(self.kind)}; {near_matches(str(self.kind), KINDS)}")
         if not _is_number(self.at_s) or self.at_s < 0:
             raise RobotError(f"at_s of {self.kind} is {quoted(self.at_s)}: must be a time of 0 s or more")
