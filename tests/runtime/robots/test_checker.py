@@ -164,6 +164,14 @@ def test_controls_are_within_their_range():
     assert "control in STANDBY" in bench.send(State.STANDBY, effort=np.array([0.1]))
 
 
+def test_a_command_is_not_blamed_for_a_robot_that_looks_late(bench):
+    """Made at 0, valid for 50 ms: at 80 ms the robot looks for the first time since 49 ms, or since 51 ms."""
+    for earliest_ms, good in ((49, True), (51, False)):
+        command = JointCommand.zeros(2)
+        command.sequence, command.valid_ns = earliest_ms, 50 * MS
+        assert bench.checker.check(command, MEASURED, 80 * MS, earliest_ms * MS) == good
+
+
 def test_ages_are_told_only_by_a_shared_clock():
     bench = Bench(CART)
     assert bench.send(State.STANDBY, age_ms=1000.0) == ""

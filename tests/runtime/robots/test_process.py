@@ -258,11 +258,12 @@ def seen(kind):
 def test_a_fault_is_visible_in_the_stream_and_in_the_report(fault, visible):
     driver, report = run_with(fault)
     assert visible(driver)
+    assert report.violation_count == 0, report.violations
     (injected,) = report.injected
     assert injected["kind"] == fault.kind and AT_S <= injected["at_s"] < AT_S + 1.0 and injected["safe_s"] is None
     assert len(driver.rejected) == 0 or fault.kind in ("state_size", "state_layout")
     if fault.kind == "robot_stall":
-        assert "fell behind" in report.notes[0] and injected["own_damping_s"] is not None
+        assert "fell behind" in report.notes[0]
 
 
 def same_when_frozen(driver):
@@ -281,7 +282,7 @@ def test_robot_kill():
         driver = Driver(robot).start().run(0.6, State.ACTIVE)  # nothing is raised
         assert not robot.alive and robot.refused > 0
         assert (time.monotonic_ns() - driver.stamps[-1]) / 1e9 > 0.2
-        with pytest.raises(RobotError, match="process has ended .signal SIGKILL"):
+        with pytest.raises(RobotError, match=r"process has ended .signal SIGKILL"):
             robot.report()
 
 

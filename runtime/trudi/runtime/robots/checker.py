@@ -115,8 +115,11 @@ class Checker:
         for watch in self.watches:
             watch.own_damping_ns = watch.own_damping_ns or now_ns
 
-    def check(self, command: JointCommand, measured: Float64, now_ns: int) -> bool:
-        """Whether `command` is safe, `measured` (drives,) being where the driven joints are when it arrives at `now_ns`."""
+    def check(self, command: JointCommand, measured: Float64, now_ns: int, earliest_ns: int | None = None) -> bool:
+        """Whether `command` is safe, `measured` (drives,) being where the driven joints are at `now_ns`.
+
+        It arrived between `earliest_ns` and `now_ns`: it is not the runtime's fault if the robot looks late.
+        """
         self.commands += 1
         before = self.violation_count
         finite = bool(np.isfinite(command.values).all())
@@ -124,7 +127,7 @@ class Checker:
             row, drive = map(int, np.argwhere(~np.isfinite(command.values))[0])
             name = ("position", "velocity", "effort", "stiffness", "damping")[row]
             self._note(f"{name} of {self._description.drives[drive]} is {command.values[row, drive]}: not finite", command)
-        self._check_time(command, now_ns)
+        self._check_time(command, now_ns if earliest_ns is None else earliest_ns, now_ns)
         self._check_state(command)
         if finite:
             self._check_range(command)
@@ -136,19 +139,19 @@ class Checker:
         np.copyto(last.position, command.position)
         return self.violation_count == before
 
-    def _check_time(self, command: JointCommand, now_ns: int) -> None:
+    def _check_time(self, command: JointCommand, earliest_ns: int, now_ns: int) -> None:
         last = self._last.sequence
         if last is not None and command.sequence <= last:
             self._note(f"sequence {command.sequence} follows {last}: it must rise", command)
-        age_ns = now_ns - command.stamp_ns
+        age_ns, ahead_ns = earliest_ns - command.stamp_ns, command.stamp_ns - now_ns
         if not 0 < command.valid_ns <= MAX_VALID_NS:
             self._note(f"valid for {command.valid_ns / 1e6:g} ms: must be above 0 and at most 1000 ms", command)
         elif not self._description.shared_clock:
             return  # its age cannot be told
         elif age_ns > command.valid_ns:
             self._note(f"made {age_ns / 1e6:.3f} ms ago and valid for {command.valid_ns / 1e6:g} ms: expired", command)
-        elif age_ns < -CLOCK_SLACK_NS:
-            self._note(f"made {-age_ns / 1e6:.3f} ms in the future", command)
+        elif ahead_ns > CLOCK_SLACK_NS:
+            self._note(f"made {ahead_ns / 1e6:.3f} ms in the future", command)
 
     def _check_state(self, command: JointCommand) -> None:
         allowed = _MAY_LEAD_TO.get(command.state)

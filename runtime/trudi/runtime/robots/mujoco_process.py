@@ -127,6 +127,7 @@ class RobotProcess:
         self._runtime: tuple[str, int] | None = None
         self._obeying = self._stopping = False
         self._rebased = self._ticks = 0
+        self._looked_ns = monotonic_ns()
         self._notes = enter_realtime(RealtimeCfg(priority=cfg.priority, cpu=cfg.cpu, lock_memory=bool(cfg.priority)))
         self._warnings = _collect_warnings()
         self._socket = _bind(port)
@@ -187,6 +188,7 @@ class RobotProcess:
             try:
                 size, sender = self._socket.recvfrom_into(self._decoder.buffer)
             except BlockingIOError:
+                self._looked_ns = monotonic_ns()
                 return
             except ConnectionError:  # the runtime is gone
                 continue
@@ -212,7 +214,7 @@ class RobotProcess:
         except CommandRejected as error:
             self._checker.malformed(str(error))
             return
-        self._checker.check(command, self._state.joint_position[self._measured], now_ns)
+        self._checker.check(command, self._state.joint_position[self._measured], now_ns, self._looked_ns)
         if command.state == SupervisorState.ACTIVE:
             self._disturbance.start(now_ns)
         if np.isfinite(command.values).all():  # drives have no way to obey any other
