@@ -138,6 +138,17 @@ def test_motors_do_not_get_stiff_far_from_where_the_joints_are(bench):
     assert bench.send(State.STAND, position=(0.2, -0.86), stiffness=30.0) == ""
 
 
+def test_standing_goes_on_where_the_policy_was_or_where_the_joints_are():
+    """The joints are at 0.2 and -1.0; the policy's last target is 0.9 and -1.0."""
+    for target, good in ((0.9, True), (0.76, True), (0.2, True), (0.34, True), (0.55, False)):
+        bench = Bench()
+        bench.course(State.STANDBY, State.STAND, State.ACTIVE)
+        bench.send(State.ACTIVE, position=(0.9, -1.0), stiffness=30.0)
+        said = bench.send(State.STAND, position=(target, -1.0), stiffness=30.0)
+        assert good == (said == ""), said
+    assert "first target of STAND after ACTIVE of hip is 0.3500 from the last one and from where the joint is" in said
+
+
 def test_targets_do_not_jump_while_the_robot_stands_up(bench):
     bench.course(State.STANDBY, State.STAND)
     assert bench.send(State.STAND, position=(0.259, -1.0), stiffness=30.0) == ""  # 0.059 rad in 10 ms

@@ -126,7 +126,7 @@ def suite_difference(task, seed, steps):
         simulation.measure(state)
         for key, ours in observation(task, state).items():
             worst = max(worst, np.abs(ours - np.ravel(observed[key])).max())
-        worst_reward = max(worst_reward, abs(simulation.reward() - reward[0]))
+        worst_reward = max(worst_reward, abs(simulation.reward() - float(reward[0])))
     pool.close()
     return worst, worst_reward
 
@@ -300,3 +300,34 @@ def test_unknown_tasks_and_missing_packages_are_named():
         find_asset("envpool_assets_nowhere", "a.xml")
     with pytest.raises(RobotError, match=r"the package envpool-assets has no a.xml"):
         find_asset("envpool_assets", "a.xml")
+
+
+def test_another_damping_counts_from_the_very_next_step(go1):
+    """As in a model that had it from the start."""
+    other = make_simulation(GO1_TASK)
+    qvel = np.linspace(-1.0, 1.0, 18)
+    command = pd_command(12, go1.data.qpos[7:], damping=3.0)
+    other.model.dof_damping[6:] = 3.0
+    for simulation in (go1, other):
+        simulation.set_state(simulation.data.qpos.copy(), qvel)
+        simulation.step(command)
+    np.testing.assert_array_equal(go1.data.qvel, other.data.qvel)
+
+
+@pytest.mark.parametrize(
+    "task,speed,part", [("WalkerRun-v1", 8.0, 1.0), ("WalkerRun-v1", 4.0, 0.5), ("WalkerWalk-v1", 0.25, 0.25)]
+)
+def test_a_walkers_speed_is_rewarded(task, speed, part):
+    """Upright at 1.3 m, standing is worth 1; speed is worth 1 at the target, 1/2 at half of it, 0 at rest."""
+    simulation = make_simulation(task)
+    qvel = np.zeros(9)
+    qvel[1] = speed
+    simulation.set_state(np.zeros(9), qvel)
+    assert simulation.reward() == pytest.approx((5 * part + 1) / 6, abs=1e-9)
+
+
+def test_a_cheetahs_speed_is_rewarded():
+    simulation = make_simulation("CheetahRun-v1")
+    for speed, reward in ((-1.0, 0.0), (3.0, 0.3), (11.0, 1.0)):
+        simulation.set_state(np.zeros(9), np.array([speed] + [0.0] * 8))
+        assert simulation.reward() == pytest.approx(reward, abs=1e-9)

@@ -9,7 +9,7 @@
 | time        | it was made in the future, is valid for no time or for longer than a second, or has expired            |
 | drive       | stiffness, effort or control in a state that must not move: only STAND, ACTIVE and, holding, FAULT may |
 | transition  | its state may not follow the last one: STAND comes from STANDBY or ACTIVE, ACTIVE from STAND           |
-| engage      | the first target of STAND after a damping state is far from where the joints are                       |
+| engage      | the first target of STAND is far from the joints and, after ACTIVE, from the last target, too |
 | ramp        | targets move faster than `stand_speed` during STAND                                                    |
 | hold        | targets move during FAULT                                                                              |
 """
@@ -178,6 +178,10 @@ class Checker:
             return
         if state == SupervisorState.STAND and last.state not in _MAY_DRIVE:
             self._near("first target of STAND", command, measured, cfg.engage_distance, "where the joint is")
+        elif state == SupervisorState.STAND and last.state == SupervisorState.ACTIVE:
+            nearer = np.where(np.abs(command.position - last.position) <= cfg.engage_distance, last.position, measured)
+            where = "the last one and from where the joint is"
+            self._near("first target of STAND after ACTIVE", command, nearer, cfg.engage_distance, where)
         elif state == SupervisorState.STAND and last.state == SupervisorState.STAND:
             elapsed_s = max(command.stamp_ns - last.stamp_ns, 0) / 1e9
             self._near("target of STAND", command, last.position, cfg.stand_speed * elapsed_s + SLACK, "the last one")

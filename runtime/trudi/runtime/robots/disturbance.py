@@ -46,7 +46,9 @@ class Disturbance:
     ) -> None:
         description = simulation.describe()
         self._simulation, self._sensors, self._checker = simulation, sensors, checker
-        self._limited = next((name for name in _driven(simulation) if simulation.joint_range(name) is not None), None)
+        driven = _driven(description)
+        self._first_measured, self._first_driven = description.joint_names[0], driven[0]
+        self._limited = next((name for name in driven if simulation.joint_range(name) is not None), None)
         limited = self._limited is not None
         check_fits(schedule, description.name, has_free_base=simulation.has_free_base, has_limited_joint=limited)
         self._waiting = sorted(schedule, key=lambda fault: fault.at_s)
@@ -89,7 +91,7 @@ class Disturbance:
                 data.qpos[position], data.qvel[velocity] = upper + fault.number, 0.0
                 self._simulation.refresh()
             elif fault.kind == "joint_velocity" and fault.lasts(now_s):
-                data.qvel[self._simulation.joint_address(_driven(self._simulation)[0])[1]] = fault.number
+                data.qvel[self._simulation.joint_address(self._first_driven)[1]] = fault.number
                 self._simulation.refresh()
 
     def latency_ns(self, now_ns: int) -> int:
@@ -175,7 +177,7 @@ class Disturbance:
 
     def _push(self, speed: float) -> None:
         simulation = self._simulation
-        first = 1 if simulation.has_free_base else simulation.joint_address(simulation.describe().joint_names[0])[1]
+        first = 1 if simulation.has_free_base else simulation.joint_address(self._first_measured)[1]
         simulation.data.qvel[first] += speed
         simulation.refresh()
 
@@ -203,9 +205,8 @@ class _Encoders:
         return self._other if "state_layout" in kinds else self._good
 
 
-def _driven(simulation: Simulation) -> tuple[str, ...]:
+def _driven(description: RobotDescription) -> tuple[str, ...]:
     """The driven joints: where drives are actuators, the joints that are not the root's."""
-    description = simulation.describe()
     if description.pd:
         return description.drives
     return tuple(name for name in description.joint_names if not name.startswith("root"))
