@@ -169,14 +169,15 @@ ALWAYS_DAMP: Final = frozenset({FaultCode.TILT, FaultCode.JOINT_EFFORT, FaultCod
 class Supervisor:
     """Holds the state and the latched fault, and moves along `TABLE` alone."""
 
-    def __init__(self, *, freeze_on_fault: bool = False) -> None:
+    def __init__(self, *, freeze_on_fault: bool = False, holding: tuple[State, ...] = (State.STAND, State.ACTIVE)) -> None:
+        """`holding`: the states in which there is a last target that can be held."""
         self.state: State = State.UNCONFIGURED
         self.motors: Motors = Motors.NOTHING
         self.fault: Fault | None = None
         """The first fault since the last reset."""
         self.more_faults = 0
         """Faults found since, while that one was latched."""
-        self._freeze = freeze_on_fault
+        self._freeze_in = holding if freeze_on_fault else ()
 
     def request(self, event: Event, conditions: Conditions) -> str | None:
         """Follows `event` where the table and its guards allow it; otherwise says why not and changes nothing."""
@@ -192,13 +193,15 @@ class Supervisor:
         return None
 
     def raise_fault(self, violation: Violation, now_ns: int) -> None:
-        """Latches the fault and stops the robot; one found while another is latched is only counted."""
+        """Latches the fault and stops the robot; one found while another is latched is counted, and ends a freeze."""
         if self.fault is not None:
             self.more_faults += 1
+            if self.motors is Motors.FREEZE and violation.code in ALWAYS_DAMP:
+                self.motors = Motors.DAMP
             return
         self.fault = Fault(violation, now_ns, self.state)
         row = next(row for row in TABLE if row.state is self.state and row.event is Event.FAULT)
-        held = self._freeze and self.state in (State.STAND, State.ACTIVE) and violation.code not in ALWAYS_DAMP
+        held = self.state in self._freeze_in and violation.code not in ALWAYS_DAMP
         self._follow(row)
         if held:
             self.motors = Motors.FREEZE
