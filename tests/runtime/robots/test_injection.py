@@ -57,6 +57,7 @@ def test_who_injects_what():
             "- {kind: state_stop, at_s: 1, duration_s: 0}",
             "duration_s of state_stop is 0: must be a time above 0 s, or absent",
         ),
+        ("- {kind: push, at_s: 1, duration_s: 1, value: 1}", "push happens once and takes no duration_s; 1 is given"),
         ("- {kind: state_stop, at_s: 1, value: 3}", "state_stop takes no value, and 3 is given"),
         ("- {kind: push, at_s: 1}", "value of push is None: must be a number (change of speed"),
         ("- {kind: push, at_s: 1, value: hard}", "value of push is 'hard'"),

@@ -9,7 +9,7 @@
 | time        | it was made in the future, is valid for no time or for longer than a second, or has expired            |
 | drive       | stiffness, effort or control in a state that must not move: only STAND, ACTIVE and, holding, FAULT may |
 | transition  | its state may not follow the last one: STAND comes from STANDBY or ACTIVE, ACTIVE from STAND           |
-| engage      | the first target of STAND is far from the joints and, after ACTIVE, from the last target, too |
+| engage      | the first target of STAND is far from the joints and, after ACTIVE, from the last target, too          |
 | ramp        | targets move faster than `stand_speed` during STAND                                                    |
 | hold        | targets move during FAULT                                                                              |
 """

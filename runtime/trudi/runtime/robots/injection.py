@@ -75,6 +75,8 @@ class Fault:
             raise RobotError(f"at_s of {self.kind} is {quoted(self.at_s)}: must be a time of 0 s or more")
         if self.duration_s is not None and (not _is_number(self.duration_s) or self.duration_s <= 0):
             raise RobotError(f"duration_s of {self.kind} is {quoted(self.duration_s)}: must be a time above 0 s, or absent")
+        if self.duration_s is not None and self.kind in ONCE_KINDS:
+            raise RobotError(f"{self.kind} happens once and takes no duration_s; {quoted(self.duration_s)} is given")
         self._check_value()
 
     def _check_value(self) -> None:
@@ -110,9 +112,9 @@ class Fault:
         return self.kind in ROBOT_KINDS
 
     def lasts(self, now_s: float) -> bool:
-        """Whether the fault is there at `now_s`, on the clock of `at_s`. Of a kind that happens once: has begun."""
+        """Whether the fault is there at `now_s`, on the clock of `at_s`."""
         duration_s = FORCED_S if self.kind in FORCED_KINDS and self.duration_s is None else self.duration_s
-        return now_s >= self.at_s and (duration_s is None or self.kind in ONCE_KINDS or now_s < self.at_s + duration_s)
+        return now_s >= self.at_s and (duration_s is None or now_s < self.at_s + duration_s)
 
 
 def _is_number(value: object) -> bool:
