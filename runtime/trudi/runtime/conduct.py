@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trudi.runtime.errors import TrudiRuntimeError
-from trudi.runtime.realtime import monotonic_ns, quiet_interpreter
+from trudi.runtime.realtime import above_normal, monotonic_ns, quiet_interpreter
 from trudi.runtime.robots.base import Float64
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.injection import Fault
@@ -86,7 +86,7 @@ class Conductor:
         previous = {number: signal.signal(number, self._signalled) for number in (signal.SIGINT, signal.SIGTERM)}
         previous[signal.SIGUSR1] = signal.signal(signal.SIGUSR1, self._save_wanted)
         try:
-            with quiet_interpreter():
+            with quiet_interpreter(), above_normal(self._session.loop.realtime):
                 self._session.loop.start()
                 self._fly()
                 self._course.fault = self._session.controller.supervisor.fault

@@ -131,6 +131,11 @@ class ControlLoop:
         self._inference.close()
 
     @property
+    def realtime(self) -> bool:
+        """Whether the thread asks for a real-time priority."""
+        return self._cfg.realtime.priority > 0
+
+    @property
     def running(self) -> bool:
         """Whether the thread lives."""
         return self._thread is not None and self._thread.is_alive()

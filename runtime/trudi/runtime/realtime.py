@@ -86,6 +86,26 @@ def enter_realtime(cfg: RealtimeCfg) -> list[str]:
 
 
 @contextmanager
+def above_normal(wanted: bool) -> Generator[None]:
+    """The lowest real-time priority for the calling thread, where it is `wanted` and permitted.
+
+    For every other Python thread of a process with a control thread: one that the scheduler sets aside for some other
+    process while it holds the interpreter's lock would keep the control thread waiting as long.
+    """
+    policy, parameters = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        if wanted:
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
+    except OSError:  # `enter_realtime` has said so for the control thread.
+        wanted = False
+    try:
+        yield
+    finally:
+        if wanted:
+            os.sched_setscheduler(0, policy, parameters)
+
+
+@contextmanager
 def quiet_interpreter() -> Generator[None]:
     """No garbage collection, and short turns between threads, for as long as a control loop runs in this process.
 

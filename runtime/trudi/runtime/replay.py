@@ -131,7 +131,7 @@ class _Player:
         self.first: list[Difference] = []
 
     def tick(self, row: Any, states: NDArray[Any]) -> None:
-        """One row; what it records of the graph's answer decides only when that came, not what it was."""
+        """One row. The controller goes on with the answer that was flown, so that an engine which erred is found alone."""
         controller, now_ns = self._controller, int(row["now_ns"])
         for message in states:
             self._receive(message)
@@ -146,7 +146,8 @@ class _Player:
             self._latent = None if controller.latent is None else controller.latent.copy()
         outcome = Outcome(int(row["outcome"]))
         output = self._compute(outcome)
-        controller.finish(now_ns, outcome, output, float(row["spread"]))
+        flown = row["output"][None] if output is not None else None
+        controller.finish(now_ns, outcome, flown, float(row["spread"]))
         self._compare(row, stepped, output)
 
     def _receive(self, message: Any) -> None:

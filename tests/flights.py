@@ -1,0 +1,114 @@
+"""Bundles that fly without a training, and flights of them in processes of their own."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+from graphs import model, ports
+from onnx import helper, numpy_helper
+
+from trudi.export.robot_file import load_robot_file
+from trudi.runtime.contract import SCHEMA_VERSION, Contract
+from trudi.runtime.golden import GOLDEN, GoldenCases
+from trudi.runtime.reading import parse_contract
+from trudi.runtime.writing import write_bundle
+
+GO1 = "MuJoCoPlayground/Go1JoystickFlatTerrain-v1"
+GO1_ACTION = 0.1
+"""Largest action of the made-up Go1 policy: it stands, and sways a little with what it sees."""
+
+
+def small_policy(n: int, m: int, *, seed: int = 0, latent: bool = False, largest: float = GO1_ACTION):
+    """A graph action = largest tanh(observation W + latent / 10) in ONNX, and the same in numpy."""
+    weight = np.random.default_rng(seed).normal(0.0, 0.3 / n**0.5, (n, m)).astype(np.float32)
+    constants = {"weight": weight, "largest": np.array(largest, np.float32), "tenth": np.array(0.1, np.float32)}
+    nodes = [helper.make_node("MatMul", ["observation", "weight"], ["product"])]
+    if latent:
+        nodes += [
+            helper.make_node("Mul", ["latent", "tenth"], ["part"]),
+            helper.make_node("Add", ["product", "part"], ["sum"]),
+        ]
+    nodes += [helper.make_node("Tanh", ["sum" if latent else "product"], ["bent"])]
+    nodes += [helper.make_node("Mul", ["bent", "largest"], ["action"])]
+    held = [numpy_helper.from_array(array, name) for name, array in constants.items()]
+    graph = model(nodes, *ports(n, m, 1, latent=latent), held)
+
+    def act(observation, latents=None):
+        total = observation.astype(float) @ weight + (0.0 if latents is None else 0.1 * latents)
+        return float(np.float32(largest)) * np.tanh(total)
+
+    return graph, act
+
+
+def contract_values(robot: str, task: str, *, latent: bool = False, **changes):
+    """Plain values of a contract for one of the project's robot files."""
+    file = load_robot_file(robot)
+    n, m = file.observation_size, file.action.size
+    values = json.loads(file.model_dump_json())
+    values.pop("tasks")
+    inputs = [{"name": "observation", "shape": [1, n]}] + ([{"name": "latent", "shape": [1, m]}] if latent else [])
+    values |= {
+        "schema_version": SCHEMA_VERSION,
+        "task": {"backend": "envpool", "id": task},
+        "graph": {
+            "file": "policy.onnx",
+            "opset": 20,
+            "precision": "fp32",
+            "batch": 1,
+            "inputs": inputs,
+            "outputs": [{"name": "action", "shape": [1, m]}],
+        },
+        "sampler": {"network": "teacher", "steps": 8, "ode": True, "noise": "zero", "seed": None, "latent_std": 2.5},
+        "provenance": {"run": "made_by_hand", "seed": 0},
+    }
+    if latent:
+        values["sampler"] |= {"noise": "seeded", "seed": 7}
+    return values | changes
+
+
+def made_bundle(target, robot="unitree_go1", task=GO1, *, student=False, latent=False, **changes):
+    """A bundle whose policy is `small_policy`; with a student that is the same policy."""
+    values = contract_values(robot, task, latent=latent, **changes)
+    if student:
+        values["student"] = {
+            "graph": values["graph"] | {"file": "student.onnx"},
+            "sampler": values["sampler"] | {"network": "student", "steps": 1},
+        }
+    contract: Contract = parse_contract(values)[0]
+    n, m = contract.observation_size, contract.action.size
+    graph, act = small_policy(n, m, latent=latent)
+    observation = np.random.default_rng(1).normal(size=(16, n)).astype(np.float32)
+    latents = np.random.default_rng(2).normal(0.0, 2.5, (16, m)).astype(np.float32) if latent else None
+    actions = act(observation, latents)
+    golden = GoldenCases(observation, latents, actions, actions.astype(np.float32))
+    files = {"policy.onnx": graph, GOLDEN: golden.to_bytes()} | ({"student.onnx": graph} if student else {})
+    return write_bundle(target, contract, files)
+
+
+def command_line(*argv):
+    return [sys.executable, "-m", "trudi.cli", *map(str, argv)]
+
+
+def start(*argv, **options):
+    """A `trudi` command in a process of its own."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen(command_line(*argv), text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **(pipes | options))
+
+
+def fly(bundle, folder, *argv, faults=(), robot_file=None):
+    """`trudi run` to its end: exit code, its JSON, and all it printed."""
+    report = folder / "report.json"
+    options = ["--json", report, "--record", folder / "flight.mcap"]
+    if faults:
+        (folder / "faults.yaml").write_text(json.dumps(list(faults)))
+        options += ["--faults", folder / "faults.yaml"]
+    if robot_file is not None:
+        (folder / "robot.yaml").write_text(json.dumps(robot_file))
+        options += ["--robot-file", folder / "robot.yaml"]
+    done = subprocess.run(
+        command_line("run", bundle, *options, *argv), capture_output=True, text=True, check=False, timeout=60
+    )
+    said = done.stdout + done.stderr
+    return done.returncode, json.loads(report.read_text()) if report.exists() else {}, said
