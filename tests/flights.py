@@ -93,8 +93,9 @@ def command_line(*argv):
 
 def start(*argv, **options):
     """A `trudi` command in a process of its own."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"} | options.pop("env", {})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command_line(*argv), text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}, **(pipes | options))
+    return subprocess.Popen(command_line(*argv), text=True, env=environment, **(pipes | options))
 
 
 def fly(bundle, folder, *argv, faults=(), robot_file=None):

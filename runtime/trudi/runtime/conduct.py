@@ -116,8 +116,15 @@ class Conductor:
         if self._supervisor.state is State.FAULT:
             self._save_fault()
             self._rest(REST_AFTER_FAULT_S)
-        elif self._supervisor.state is State.ACTIVE:
+        elif self._course.interrupted != signal.SIGTERM.name:
+            self._come_to_stand()
+
+    def _come_to_stand(self) -> None:
+        """A walking robot is stood up before it is damped; a second signal, or SIGTERM, damps at once."""
+        self._wanted.clear()
+        if self._supervisor.state is State.ACTIVE:
             self._session.loop.ask(Event.STOP)
+        self._wait(lambda: self._session.controller.ramp_left_s(monotonic_ns()) == 0.0, math.inf)
 
     def _granted(self, event: Event) -> bool:
         refusal = self._session.loop.ask(event)

@@ -240,6 +240,8 @@ class RobotReport:
     violation_count: int = 0
     commands: int = 0
     """Commands received."""
+    stiffness: float = 0.0
+    """Largest stiffness of any drive in force now; N m/rad or N/m. 0: it damps, on command or by itself."""
     returns: tuple[float, ...] = ()
     """Undiscounted return of each finished episode, where its task has a reward."""
     injected: tuple[dict[str, float | str | None], ...] = ()

@@ -73,6 +73,11 @@ class Drives:
             self._current = None
         return self._current
 
+    @property
+    def stiffness(self) -> float:
+        """Largest stiffness in force at the last step; N m/rad or N/m."""
+        return 0.0 if self._current is None else float(self._current.stiffness.max())
+
 
 class Episodes:
     """Episodes of a task with a reward, one after the other without a pause."""
@@ -172,6 +177,7 @@ class RobotProcess:
             violations=tuple(self._checker.violations),
             violation_count=self._checker.violation_count,
             commands=self._checker.commands,
+            stiffness=self._drives.stiffness,
             returns=tuple(self._episodes.returns) if self._episodes is not None else (),
             injected=tuple(_injected(watch, start_ns) for watch in self._checker.watches),
             notes=tuple(notes[:20]),
