@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from trudi.runtime.contract import Contract
 from trudi.runtime.limits import Thresholds
 from trudi.runtime.robot_file import RobotFile
-from trudi.runtime.robots.base import Float64, JointCommand, RobotDescription
+from trudi.runtime.robots.base import Float64, JointCommand, RobotDescription, RobotError
 
 
 class ActionMap:
@@ -111,6 +111,11 @@ def _bounds(contract: Contract, robot: RobotDescription, limits: Thresholds) -> 
     place = [robot.joint_names.index(name) for name in contract.action.names]
     kind = contract.action.kind
     if kind in ("joint_position", "joint_position_increment"):
-        return np.maximum(low, limits.position_low[place]), np.minimum(high, limits.position_high[place])
-    most = (limits.velocity if kind == "joint_velocity" else limits.effort)[place]
-    return np.maximum(low, -most), np.minimum(high, most)
+        low, high = np.maximum(low, limits.position_low[place]), np.minimum(high, limits.position_high[place])
+    else:
+        most = (limits.velocity if kind == "joint_velocity" else limits.effort)[place]
+        low, high = np.maximum(low, -most), np.minimum(high, most)
+    if (low > high).any():  # A clip between such bounds would give a target beyond one of them.
+        index = int((low > high).argmax())
+        raise RobotError(f"joint {contract.action.names[index]}: no target is within both its action's clip and its limits")
+    return low, high

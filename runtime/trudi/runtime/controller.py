@@ -91,7 +91,9 @@ class Controller:
         self.period_ns = round(1e9 / cfg.rate_hz)
         check_fit(contract, robot, file, 1.0 / cfg.rate_hz)
         self.limits = combine(contract, robot, file)
-        self.supervisor = Supervisor(freeze_on_fault=file.on_fault == "freeze")
+        self._by_position = contract.action.kind in ("joint_position", "joint_position_increment")
+        holding = (State.STAND, State.ACTIVE) if self._by_position else (State.STAND,)
+        self.supervisor = Supervisor(freeze_on_fault=file.on_fault == "freeze", holding=holding)
         self.observer = Observer(contract, robot)
         self.states = StateHistory(robot, self.observer.longest_delay_s)
         self.watches = Watches(robot, self.limits, observation_names(contract))
@@ -128,8 +130,7 @@ class Controller:
 
     def receive(self, state: RobotState) -> None:
         """Takes a new state, oldest first."""
-        if not self._stamp_ns or state.stamp_ns > self._stamp_ns:
-            self._fresh_ns = state.stamp_ns if self.robot.shared_clock else state.received_ns
+        newer = not self._stamp_ns or state.stamp_ns > self._stamp_ns
         violation = self.watches.stamp(state, self._stamp_ns)
         rebased = (
             violation is not None and violation.code is FaultCode.STATE_BACKWARDS and self.supervisor.state not in MOVING
@@ -137,6 +138,8 @@ class Controller:
         if rebased:  # The robot was restarted: nothing moves, so its new time may count from here.
             self._fresh_ns, violation = state.received_ns, None
         if violation is None:
+            if newer:
+                self._fresh_ns = state.stamp_ns if self.robot.shared_clock else state.received_ns
             self._stamp_ns = state.stamp_ns
             self.states.push(state)
         elif self._pending is None:
@@ -171,7 +174,7 @@ class Controller:
         self._slot = slot
         violation = self._judge(now_ns, missed)
         state = self.supervisor.state
-        if violation is not None and state in MOVING:
+        if violation is not None and (state in MOVING or self.supervisor.motors is Motors.FREEZE):
             self.supervisor.raise_fault(violation, now_ns)
             return False
         if state is State.ACTIVE and self._follow_commands(now_ns):
@@ -232,13 +235,20 @@ class Controller:
         found = found or self.watches.age(self.age_s(now_ns)) or self.watches.state(self.states.latest)
         self._state_reason = None if found is None else found.sentence
         periods = missed // self.decimation
-        return found or (self.watches.overrun(periods) if periods else None)
+        if not periods and self.supervisor.state is State.ACTIVE:
+            return found  # there the row ends with an action in time
+        return found or self.watches.overrun(periods)
 
     def _conditions(self, now_ns: int) -> Conditions:
         ramp = None
         if (left_s := self.ramp_left_s(now_ns)) > 0.0:
             ramp = f"the robot stands in {left_s:.1f} s"
-        return Conditions(self._state_reason, ramp, self._no_command(now_ns))
+        return Conditions(self._state_reason or self._doubt(now_ns), ramp, self._no_command(now_ns))
+
+    def _doubt(self, now_ns: int) -> str | None:
+        """What is wrong with what has arrived since the last tick; a request comes before this tick's judgement."""
+        found = self._pending or self.watches.age(self.age_s(now_ns)) or self.watches.state(self.states.latest)
+        return None if found is None else found.sentence
 
     def _no_command(self, now_ns: int) -> str | None:
         for command, at_ns in zip(self.contract.commands, self._command_ns, strict=True):
@@ -274,7 +284,7 @@ class Controller:
         late = (self._slot - self._next_step) // self.decimation
         self._next_step = self._slot + self.decimation - (self._slot - self._next_step) % self.decimation
         for _ in range(late):  # Control steps that never were: the robot went on under the action it had.
-            self.observer.remember(self.action)
+            self.observer.miss(self.action)
         violation = self.watches.observation(self.observer.observe(self.states))
         if violation is not None:
             self.supervisor.raise_fault(violation, now_ns)
@@ -336,7 +346,7 @@ class Controller:
             policy = self._before + part * (self._policy - self._before)
         fade_ns = self.file.fade_in_s * 1e9 if self.contract.robot is not None else 0.0
         weight = min((now_ns - self._active_ns) / fade_ns, 1.0) if fade_ns else 1.0
-        if self._map.kind in ("joint_position", "joint_position_increment"):
+        if self._by_position:
             self.target[:] = policy if weight == 1.0 else self._pose + weight * (policy - self._pose)
             return self._writer.act(self.target)
         command = self._writer.act(weight * policy)
@@ -363,18 +373,19 @@ class Controller:
             self.watches.reset()
             self.action[:] = 0.0
             for array in (self._policy, self._before):
-                array[:] = self._pose
+                array[:] = self._pose if self._by_position else 0.0
             self._active_ns, self._next_step, self._awaited = now_ns, -1, False
 
     def _begin_ramp(self, motors: Motors, now_ns: int) -> None:
         if self.contract.robot is None:
             self._ramp_begin_ns = self._ramp_end_ns = now_ns
             return
-        stiff = motors in (Motors.RAMP, Motors.POLICY, Motors.FREEZE) and self._map.kind.startswith("joint_position")
+        stiff = motors in (Motors.RAMP, Motors.POLICY, Motors.FREEZE) and self._by_position
         if stiff:
             self._ramp_from[:] = self.target
         else:
             self._ramp_from[:] = self._within_limits(self.states.latest.joint_position[self._joints])
+            self.target[:] = self._ramp_from
         farthest = float(np.abs(self._pose - self._ramp_from).max())
         time_s = max(self.file.stand_s, 0.5 * math.pi * farthest / self.file.stand_speed)  # a cosine's peak speed
         self._ramp_begin_ns, self._ramp_end_ns = now_ns, now_ns + round(time_s * 1e9)

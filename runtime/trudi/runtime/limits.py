@@ -68,8 +68,13 @@ def check_fit(contract: Contract, robot: RobotDescription, file: RobotFile, comm
             f"tilt is to be watched (max_tilt_rad), and {robot.name} has no imu: set safety.max_tilt_rad to null in the "
             "robot file that the bundle was exported with, if this machine cannot fall"
         )
-    if contract.robot is not None and not file.accept_wider_limits:
-        for joint in contract.robot.joints:
+    for joint in contract.robot.joints if contract.robot is not None else ():
+        if robot.max_stiffness is not None and joint.stiffness > robot.max_stiffness:
+            raise RobotError(
+                f"joint {joint.name}: the bundle's stiffness {joint.stiffness:g} is above {robot.max_stiffness:g}, the most "
+                f"that {robot.name} takes: train with a softer joint"
+            )
+        if not file.accept_wider_limits:
             _check_no_wider(joint, robot, file.joints.get(joint.name))
 
 

@@ -10,13 +10,14 @@ fade_in_s: 2.0
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import Field, Strict, ValidationError
 
-from trudi.runtime.errors import TrudiRuntimeError
+from trudi.runtime.errors import TrudiRuntimeError, quoted
 from trudi.runtime.model import Float, Int, Model, Name, NonNegative, Positive, Range
 from trudi.runtime.reading import Values, explain, split_unknown
 
@@ -98,9 +99,12 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    for index, key in enumerate(keys):
-        if key in keys[:index]:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
+    seen: set[Hashable] = set()
+    for key in keys:
+        if not isinstance(key, Hashable) or key in seen:
+            wrong = "stands twice" if isinstance(key, Hashable) else "is no name"
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} {wrong}", node.start_mark)
+        seen.add(key)
     return dict(zip(keys, (loader.construct_object(value, deep=True) for _, value in node.value), strict=True))
 
 
@@ -119,4 +123,9 @@ def read_yaml(path: Path) -> Values:
         raise TrudiRuntimeError(f"{path} is not YAML: {error}") from None
     if not isinstance(loaded, dict):
         raise TrudiRuntimeError(f"{path} must hold `field: value` pairs")
-    return cast("Values", loaded)
+    values = cast("Values", loaded)
+    if other := [key for key in values if not isinstance(key, str)]:
+        raise TrudiRuntimeError(
+            f"{path}: {quoted(other[0])} is no field's name; YAML takes yes, no, on and off for booleans"
+        )
+    return values

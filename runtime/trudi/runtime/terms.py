@@ -92,6 +92,11 @@ class Observer:
         self.actions[1:] = self.actions[:-1]
         self.actions[0] = action
 
+    def miss(self, action: Float64) -> None:
+        """A control step that never was: the robot went on under the action (m,), and the gait's clock with it."""
+        self.remember(action)
+        self.steps += 1
+
     def observe(self, states: StateHistory) -> NDArray[np.float32]:
         """The observation of this control step, in the array that is the graph's input."""
         latest = states.latest

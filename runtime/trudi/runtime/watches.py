@@ -63,9 +63,13 @@ class Watches:
         return None
 
     def state(self, state: RobotState) -> Violation | None:
-        """Finite, a rotation, within the joints' limits, upright."""
+        """Finite, upright, within the joints' limits; what must never be held stiff comes before what may be."""
         if not math.isfinite(state.values.sum()):  # One sum sees any NaN or infinity; two infinities make a NaN.
             return self._not_finite(state)
+        if self._robot.has_imu and (violation := self._orientation(state)) is not None:
+            return violation
+        if (np.abs(state.joint_effort) > self._most_effort).any():
+            return self._beyond(FaultCode.JOINT_EFFORT, "pulls with", state.joint_effort, self._most_effort, "N m or N")
         position = state.joint_position
         if (position < self._low).any() or (position > self._high).any():
             return self._beyond_position(state)
@@ -73,9 +77,7 @@ class Watches:
             return self._beyond(
                 FaultCode.JOINT_VELOCITY, "moves at", state.joint_velocity, self._limits.velocity, "rad/s or m/s"
             )
-        if (np.abs(state.joint_effort) > self._most_effort).any():
-            return self._beyond(FaultCode.JOINT_EFFORT, "pulls with", state.joint_effort, self._most_effort, "N m or N")
-        return self._orientation(state) if self._robot.has_imu else None
+        return None
 
     def observation(self, observation: NDArray[np.float32]) -> Violation | None:
         """The graph's input (1, n): finite, and not out of the training range for too many steps in a row."""
