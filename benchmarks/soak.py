@@ -112,7 +112,7 @@ def main() -> None:
         bundle = args.bundle.resolve() if args.bundle else wide_bundle(folder)
         log, report = folder / "log", folder / "report.json"
         argv = [sys.executable, "-m", "trudi.cli", "run", bundle, "--rate", 200, "--seconds", args.seconds, "--json", report]
-        argv += ["--command", "vx=0.3", "--cpu", LOOP_CORE]
+        argv += ["--command", "vx=0.3", "--cpu", LOOP_CORE, "--priority", 80]
         before = steal_s()
         with log.open("w") as out:
             process = subprocess.Popen(list(map(str, argv)), stdout=out, stderr=subprocess.STDOUT, cwd=folder)

@@ -74,7 +74,9 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return ""
     value = field.get_default(call_default_factory=True)
-    shown = {None: "null", (): "[]", True: "true"}.get(value, value) if not isinstance(value, dict) else "{}"
+    if isinstance(value, bool):
+        return f"; default `{str(value).lower()}`"
+    shown = {None: "null", (): "[]"}.get(value, value) if not isinstance(value, dict) else "{}"
     return f"; default `{shown}`"
 
 

@@ -10,7 +10,7 @@ ROOTS = ("train", "export", "runtime")
 
 NO_TORCH = """
 import sys
-BLOCKED = "torch envpool tyro rich scipy cryptography onnx tensorrt_rtx cuda".split()
+BLOCKED = "torch envpool tyro rich scipy cryptography onnx tensorrt_rtx cuda mujoco".split()
 class Block:
     def find_spec(self, name, path=None, target=None):
         if name.split(".")[0] in BLOCKED:
@@ -20,6 +20,7 @@ import trudi.cli
 import trudi.runtime.doctor, trudi.runtime.writing, trudi.runtime.signing
 import trudi.runtime.engines.choose, trudi.runtime.engines.files, trudi.runtime.flight.recording, trudi.runtime.flight.ring
 import trudi.runtime.commands.verify, trudi.runtime.commands.bench, trudi.runtime.commands.inspect
+import trudi.runtime.commands.run, trudi.runtime.commands.replay, trudi.runtime.session, trudi.runtime.robots.udp
 """
 
 

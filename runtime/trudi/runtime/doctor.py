@@ -9,12 +9,14 @@ import os
 import platform
 import shutil
 import sys
+import threading
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from trudi.runtime.engines.cuda import Cuda
 from trudi.runtime.errors import EngineError
+from trudi.runtime.realtime import try_realtime
 
 EXIT_OK, EXIT_CHECK_FAILED, EXIT_BAD_INPUT = 0, 1, 2
 MIN_FREE_GB = 2.0
@@ -120,10 +122,22 @@ def check_machine() -> Finding:
     return Finding("machine", enough, detail, "" if enough else f"free some disk: a run needs up to {MIN_FREE_GB:g} GB")
 
 
+def check_realtime() -> Finding:
+    """Whether a control loop gets what it asks of the scheduler, by asking: in a thread, which ends with what it got."""
+    notes: list[str] = []
+    thread = threading.Thread(target=lambda: notes.extend(try_realtime()))
+    thread.start()
+    thread.join()
+    if notes:
+        return Finding("realtime", False, notes[0], "`trudi run` works without, and misses deadlines under load")
+    return Finding("realtime", True, "real-time priority and locked memory are permitted")
+
+
 def examine() -> list[Finding]:
     """Every check, in the order it is shown."""
     extras = [check_extra(extra) for extra in EXTRAS]
-    return [check_python(), check_machine(), check_onnxruntime(), *extras, check_torch_cuda(), check_gpu_engines()]
+    first = [check_python(), check_machine(), check_realtime(), check_onnxruntime()]
+    return [*first, *extras, check_torch_cuda(), check_gpu_engines()]
 
 
 def main(argv: list[str]) -> int:

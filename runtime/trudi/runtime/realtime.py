@@ -14,6 +14,7 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from trudi.runtime.errors import TrudiRuntimeError
 
@@ -83,6 +84,19 @@ def enter_realtime(cfg: RealtimeCfg) -> list[str]:
                 "or grant CAP_SYS_NICE; deadlines will be missed under load"
             )
     return notes
+
+
+def try_realtime() -> list[str]:
+    """What `enter_realtime` would not be permitted, for the default settings; the calling thread keeps its priority."""
+    notes = enter_realtime(RealtimeCfg())
+    _libc.munlockall()
+    return notes
+
+
+def process_age_s() -> float:
+    """Time since this process was started, its interpreter's own start included; s, to a hundredth."""
+    started_ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - started_ticks / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from trudi.runtime.engines.tensorrt import MODULES
 from trudi.runtime.errors import EngineError, TrudiRuntimeError
 from trudi.runtime.golden import GOLDEN, GoldenCases
 from trudi.runtime.loop import STAGES, ControlLoop, LoopCfg
+from trudi.runtime.realtime import process_age_s
 from trudi.runtime.recorder import FlightRecorder, RecorderCfg
 from trudi.runtime.robot_file import RobotFile
 from trudi.runtime.robots.base import Robot, RobotError
@@ -83,6 +84,8 @@ class Session:
             raise
         refused = self.controller.request(Event.CONFIGURE, 0)
         assert refused is None, refused
+        self.configured_s = process_age_s()
+        """Time from the start of the process until INACTIVE; s."""
 
     def close(self) -> None:
         """Damps, ends the loop and closes the engines."""

@@ -148,6 +148,7 @@ def facts(session: Session, course: Course, report: RobotReport | None) -> dict[
         "interrupted": course.interrupted,
         "engine": asdict(session.choice.engine.info),
         "engine_choice": session.choice.log_lines(),
+        "configured_s": session.configured_s,
         "rate_hz": session.controller.cfg.rate_hz,
         "cycles": times.cycles,
         "misses": times.misses,

@@ -152,8 +152,8 @@ def make_robot(args: argparse.Namespace, contract: Contract, faults: tuple[Fault
         from trudi.runtime.robots.mujoco import MujocoCfg, MujocoRobot
 
         task = args.task or f"{contract.task.backend}:{contract.task.id}"
-        own = tuple(fault for fault in faults if fault.by_robot)
-        return MujocoRobot(MujocoCfg(task=task, faults=own, seed=args.seed, view=args.view, priority=args.priority))
+        # Of the runtime's own faults the robot only notes the time.
+        return MujocoRobot(MujocoCfg(task=task, faults=faults, seed=args.seed, view=args.view, priority=args.priority))
     kind, _, address = args.robot.partition(":")
     host, _, port = address.rpartition(":")
     if kind != "udp" or not host or not port.isdigit():
