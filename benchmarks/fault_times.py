@@ -47,8 +47,8 @@ def main() -> None:
     lines = [
         "# Times of the fault matrix",
         "",
-        f"`.venv/bin/python benchmarks/fault_times.py`: {RATE} Hz commands (a period is {1e3 / RATE:g} ms), 50 Hz policy, Go1,",
-        f"each row {args.repeats} times; median and, in brackets, the longest, in ms.",
+        f"`.venv/bin/python benchmarks/fault_times.py`: {RATE} Hz commands (a period is {1e3 / RATE:g} ms), 50 Hz policy,",
+        f"Go1, each row {args.repeats} times; median and, in brackets, the longest, in ms.",
         "",
         "| fault | latched | fault to detection | detection to safe command | unsafe commands |",
         "|---|---|---|---|---|",

@@ -1,4 +1,4 @@
-"""The main job, end to end: train on CartpoleSwingup, measure the policy, export it, prove and time what was exported.
+"""The main job, end to end: train on CartpoleSwingup, measure, export, prove and time the policy, and let it drive a robot.
 
 make demo        (about ten minutes on two cores; TRUDI_DEMO_ITERATIONS=6 for a quick look)
 """
@@ -44,7 +44,7 @@ def draw_curve(run: Path, picture: Path) -> None:
 
 
 def main() -> None:
-    """Trains, evaluates, draws, exports, verifies, times."""
+    """Trains, evaluates, draws, exports, verifies, times, flies, and computes the flight again."""
     run = Path("runs") / "demo" / time.strftime("%Y-%m-%d_%H-%M-%S")
     iterations = os.environ.get("TRUDI_DEMO_ITERATIONS")
     trudi("train", TASK, "--out", str(run), *(["--max-iterations", iterations] if iterations else []))
@@ -56,7 +56,10 @@ def main() -> None:
     trudi("inspect", str(bundle))
     trudi("verify", str(bundle), "--run", str(run))
     trudi("bench", str(bundle), "--run", str(run), "--calls", "5000", "--picture", str(run / "latency.png"))
-    print(f"\nlearning curve: {picture}\nlatency: {run / 'latency.png'}\nbundle: {bundle}")
+    flight = run / "flight.mcap"  # real time: the robot is a process of its own, behind a UDP port
+    trudi("run", str(bundle), "--seconds", "20", "--record", str(flight), "--json", str(run / "flight.json"))
+    trudi("replay", str(flight), "--bundle", str(bundle))
+    print(f"\nlearning curve: {picture}\nlatency: {run / 'latency.png'}\nbundle: {bundle}\nflight: {flight}")
 
 
 if __name__ == "__main__":
