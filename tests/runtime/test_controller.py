@@ -245,17 +245,18 @@ def test_starting_needs_a_fresh_command_and_the_stand():
 # Stamps and age.
 
 
-def test_frozen_stamps_age():
-    bench = Bench(file=quick(), rate_hz=50.0).to(State.STAND)
+@pytest.mark.parametrize("shared", [True, False])
+def test_frozen_stamps_age(shared):
+    bench = Bench(robot=go1_robot(shared_clock=shared), file=quick(), rate_hz=50.0).to(State.STAND)
     stamp_ns = bench.now_ns
     for _ in range(25):
         state = bench.state()
-        state.stamp_ns = stamp_ns
+        state.stamp_ns, state.received_ns = stamp_ns, bench.now_ns + 20 * MS
         bench.tick(state=state)
         assert bench.at is State.STAND
     assert bench.controller.age_s(bench.now_ns) == pytest.approx(0.5)
     state = bench.state()
-    state.stamp_ns = stamp_ns
+    state.stamp_ns, state.received_ns = stamp_ns, bench.now_ns + 20 * MS
     assert is_safe(bench.tick(state=state), pd=True) and bench.fault == "STATE_LOST"
     bench.tick(state=None)
     assert "reset is refused: the robot's state is 0.5" in bench.ask(Event.RESET)
@@ -412,11 +413,13 @@ def test_a_policy_without_position_targets_begins_at_rest(kind):
 # The rest.
 
 
-def test_the_command_says_when_it_was_made_and_how_long_it_holds():
-    bench = arm(rate_hz=200.0).to(State.ACTIVE)
+# Three periods, and at least a control period of 20 ms.
+@pytest.mark.parametrize(("rate_hz", "valid_ms"), [(200.0, 20), (100.0, 30), (50.0, 60)])
+def test_the_command_says_when_it_was_made_and_how_long_it_holds(rate_hz, valid_ms):
+    bench = arm(rate_hz=rate_hz, valid_periods=3.0).to(State.ACTIVE)
     command = bench.tick()
     assert (command.state, command.stamp_ns, command.sequence) == (State.ACTIVE, bench.now_ns, bench.slot)
-    assert command.valid_ns == 15 * MS  # three periods of 5 ms
+    assert command.valid_ns == valid_ms * MS
 
 
 def test_out_of_the_training_range_for_some_steps_is_a_fault():

@@ -337,6 +337,9 @@ class Controller:
         """pose_from + (1 - cos(pi x)) / 2 (pose - pose_from): at rest at both ends."""
         whole = max(self._ramp_end_ns - self._ramp_begin_ns, 1)
         x = min((now_ns - self._ramp_begin_ns) / whole, 1.0)
+        if x == 1.0:
+            self.target[:] = self._pose  # from + (pose - from) would be a rounding away
+            return
         s = 0.5 - 0.5 * math.cos(math.pi * x)
         np.multiply(self._pose - self._ramp_from, s, out=self.target)
         self.target += self._ramp_from
