@@ -10,6 +10,7 @@ fade_in_s: 2.0
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -99,15 +100,21 @@ class _StrictLoader(yaml.SafeLoader):
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
     keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    seen: set[Hashable] = set()
+    seen: set[str] = set()
     for key in keys:
-        if not isinstance(key, Hashable) or key in seen:
-            wrong = "stands twice" if isinstance(key, Hashable) else "is no name"
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} {wrong}", node.start_mark)
+        if not isinstance(key, str):
+            wrong = f"the key {key!r} is no name (YAML takes yes, no, on and off for booleans)"
+            raise yaml.constructor.ConstructorError(None, None, wrong, node.start_mark)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
         seen.add(key)
     return dict(zip(keys, (loader.construct_object(value, deep=True) for _, value in node.value), strict=True))
 
 
+# YAML 1.1 reads 1e-3 as a word and 1.0e-3 as a number; people, and YAML 1.2, mean a number by both.
+_StrictLoader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*[eE][-+]?\d+"), list("-+0123456789")
+)
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
 
