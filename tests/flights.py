@@ -42,8 +42,8 @@ def small_policy(n: int, m: int, *, seed: int = 0, latent: bool = False, largest
     return graph, act
 
 
-def contract_values(robot: str, task: str, *, latent: bool = False, **changes):
-    """Plain values of a contract for one of the project's robot files."""
+def contract_values(robot: str, task: str, *, latent: bool = False, changes=None):
+    """Plain values of a contract for one of the project's robot files, with some of them changed."""
     file = load_robot_file(robot)
     n, m = file.observation_size, file.action.size
     values = json.loads(file.model_dump_json())
@@ -65,12 +65,12 @@ def contract_values(robot: str, task: str, *, latent: bool = False, **changes):
     }
     if latent:
         values["sampler"] |= {"noise": "seeded", "seed": 7}
-    return values | changes
+    return values | (changes or {})
 
 
-def made_bundle(target, robot="unitree_go1", task=GO1, *, student=False, latent=False, **changes):
+def made_bundle(target, robot="unitree_go1", task=GO1, *, student=False, latent=False, changes=None):
     """A bundle whose policy is `small_policy`; with a student that is the same policy."""
-    values = contract_values(robot, task, latent=latent, **changes)
+    values = contract_values(robot, task, latent=latent, changes=changes)
     if student:
         values["student"] = {
             "graph": values["graph"] | {"file": "student.onnx"},

@@ -11,14 +11,13 @@ fade_in_s: 2.0
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 import yaml
 from pydantic import Field, Strict, ValidationError
 
-from trudi.runtime.errors import TrudiRuntimeError, quoted
+from trudi.runtime.errors import TrudiRuntimeError
 from trudi.runtime.model import Float, Int, Model, Name, NonNegative, Positive, Range
 from trudi.runtime.reading import Values, explain, split_unknown
 
@@ -99,7 +98,7 @@ class _StrictLoader(yaml.SafeLoader):
 
 
 def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value]
+    keys: list[Any] = [loader.construct_object(key, deep=True) for key, _ in node.value]
     seen: set[str] = set()
     for key in keys:
         if not isinstance(key, str):
@@ -113,7 +112,7 @@ def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any
 
 # YAML 1.1 reads 1e-3 as a word and 1.0e-3 as a number; people, and YAML 1.2, mean a number by both.
 _StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*[eE][-+]?\d+"), list("-+0123456789")
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
 )
 _StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
 
@@ -130,9 +129,4 @@ def read_yaml(path: Path) -> Values:
         raise TrudiRuntimeError(f"{path} is not YAML: {error}") from None
     if not isinstance(loaded, dict):
         raise TrudiRuntimeError(f"{path} must hold `field: value` pairs")
-    values = cast("Values", loaded)
-    if other := [key for key in values if not isinstance(key, str)]:
-        raise TrudiRuntimeError(
-            f"{path}: {quoted(other[0])} is no field's name; YAML takes yes, no, on and off for booleans"
-        )
-    return values
+    return cast("Values", loaded)
