@@ -87,7 +87,7 @@ def test_limits_wider_than_the_robots(low, high):
     fit(None, robot, arm_file(accept_wider_limits=True))
     # The robot file's own limit is a way to make it fit.
     fit(None, robot, arm_file(joints={"hip": JointLimits(position_limit=(low, high))}))
-    refused("wider", None, robot, arm_file(joints={"hip": JointLimits(position_limit=(low - 0.01, high))}))
+    refused("wider", None, robot, arm_file(joints={"hip": JointLimits(position_limit=(low - 0.01, high + 0.01))}))
 
 
 def test_limits_may_differ_by_rounding():

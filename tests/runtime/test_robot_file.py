@@ -85,11 +85,11 @@ def test_every_field_may_be_absent(tmp_path):
         ("joints: {hip: {velocity_limit: 0}}", ["joints.hip.velocity_limit", "greater than 0"]),
         ("joints: {hip: {damping: -1}}", ["joints.hip.damping"]),
         ("joints: {'a b': {damping: 1}}", ["joints", "a name is letters"]),
-        ("joints: {3: {damping: 1}}", ["joints", "3"]),
-        ("joints: {yes: {damping: 1}}", ["joints", "True"]),
-        ("1: 2", ["1 is no field's name"]),
-        ("on: 2", ["True is no field's name", "YAML takes yes, no, on and off for booleans"]),
-        ("safety: {on: 2}", ["safety"]),
+        ("joints: {3: {damping: 1}}", ["the key 3 is no name"]),
+        ("joints: {yes: {damping: 1}}", ["the key True is no name (YAML takes yes, no, on and off for booleans)"]),
+        ("1: 2", ["the key 1 is no name"]),
+        ("on: 2", ["the key True is no name"]),
+        ("safety: {on: 2}", ["the key True is no name"]),
         ("? [a, b]\n: 3", ["is not YAML", "is no name"]),
         ("? {a: b}\n: 3", ["is not YAML", "is no name"]),
         ("a: &x {b: 1}\nc: {<<: *x}", ["is not YAML"]),
@@ -108,6 +108,12 @@ def test_every_field_may_be_absent(tmp_path):
 def test_every_refusal_names_file_and_field(tmp_path, text, words):
     message = refusal(tmp_path, text)
     assert all(word in message for word in words), message
+
+
+@pytest.mark.parametrize(("word", "number"), [("1e-3", 1e-3), ("2.5e1", 25.0), ("1.0e+1", 10.0), ("1E2", 100.0), ("7", 7.0)])
+def test_numbers_as_people_write_them(tmp_path, word, number):
+    assert read_robot_file(written(tmp_path, f"stand_s: {word}")).stand_s == number
+    assert "1e3abc" in read_robot_file(written(tmp_path, "joints: {1e3abc: {damping: 1}}")).joints
 
 
 def test_files_that_cannot_be_read(tmp_path):
