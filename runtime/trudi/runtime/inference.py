@@ -17,7 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trudi.runtime.engines.base import Engine, Float32
+from trudi.runtime.errors import EngineError
 from trudi.runtime.realtime import RealtimeCfg, enter_realtime, monotonic_ns
+
+FD_SETSIZE = 1024
+"""Largest descriptor that select takes; it has microseconds where poll has milliseconds."""
 
 Infer = Callable[[Float32, "Float32 | None"], Float32]
 
@@ -44,6 +48,8 @@ class InferenceThread:
         self._failed = self._closing = False
         self._realtime = realtime
         self._go, self._done = os.eventfd(0), os.eventfd(0)
+        if self._done >= FD_SETSIZE:
+            raise EngineError(f"more than {FD_SETSIZE} files are open in this process: make the session before opening them")
         self._thread = threading.Thread(target=self._run, name="trudi-inference", daemon=True)
         self._thread.start()
 

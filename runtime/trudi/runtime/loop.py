@@ -82,6 +82,8 @@ class Times:
         """Control steps for which the student stood in."""
         self.steps = 0
         """Control steps."""
+        self.stale = 0
+        """Ticks whose state was older than the age that warns."""
 
 
 class ControlLoop:
@@ -123,12 +125,12 @@ class ControlLoop:
         self._thread = threading.Thread(target=self._run, name="trudi-control", daemon=True)
         self._thread.start()
 
-    def stop(self, timeout_s: float = 2.0) -> None:
-        """Damps, ends the thread and the graph's; a second call does nothing."""
+    def stop(self, timeout_s: float = 2.0) -> bool:
+        """Damps, ends the thread and the graph's; False where one of them does not return, and still uses its engine."""
         self._stopping = True
         if self._thread is not None:
             self._thread.join(timeout_s)
-        self._inference.close()
+        return self._inference.close() and not self.running
 
     @property
     def realtime(self) -> bool:
@@ -295,10 +297,14 @@ class ControlLoop:
             if name != "infer" or outcome is not Outcome.NONE:
                 histograms[name].record(duration_ns)
         histograms["tick"].record(published_ns - now_ns + stages[0])
-        histograms["input_age"].record(round(min(self.controller.age_s(now_ns), 1e3) * 1e9))
+        if self.controller.supervisor.state is not State.FAULT:
+            age_s = self.controller.age_s(now_ns)
+            histograms["input_age"].record(round(min(age_s, 1e3) * 1e9))
+            times.stale += age_s > self.controller.limits.state_age_warn_s
         if outcome in (Outcome.TEACHER, Outcome.STUDENT):
             histograms["observation_to_command"].record(published_ns - self._observed_ns)
-            histograms["state_to_command"].record(published_ns - self._observed_stamp_ns)
+            if self.controller.robot.shared_clock:
+                histograms["state_to_command"].record(published_ns - self._observed_stamp_ns)
         times.worst.offer(slot, now_ns, stages, missed)
 
     def _fail(self, violation: Violation, now_ns: int) -> None:

@@ -88,9 +88,9 @@ class Session:
         """Time from the start of the process until INACTIVE; s."""
 
     def close(self) -> None:
-        """Damps, ends the loop and closes the engines."""
-        self.loop.stop()
-        self._close_engines()
+        """Damps, ends the loop and closes the engines, unless a graph that never returns still computes in one."""
+        if self.loop.stop():
+            self._close_engines()
 
     def _close_engines(self) -> None:
         self.choice.engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from dataclasses import asdict
@@ -47,10 +48,16 @@ class LiveTable:
         else:
             self._say()
 
+    def close(self) -> None:
+        """Takes the table away: the page follows."""
+        if self._drawn:
+            sys.stdout.write(f"\x1b[{self._drawn}A\x1b[J")
+
     def _draw(self) -> None:
+        width = shutil.get_terminal_size().columns - 1  # A line that wraps would be two to the terminal and one to us.
         lines = [self._title, *overview(self._session), *stage_table(self._session)]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        sys.stdout.write(up + "".join(f"\x1b[2K{line}\n" for line in lines))
+        sys.stdout.write(up + "".join(f"\x1b[2K{line[:width]}\n" for line in lines) + "\x1b[J")
         sys.stdout.flush()
         self._drawn = len(lines)
 
@@ -67,15 +74,15 @@ def overview(session: Session) -> list[str]:
     controller, times = session.controller, session.loop.times
     supervisor = controller.supervisor
     stale = "  command stale: neutral" if controller.commands_stale else ""
-    counts = f"{times.cycles} cycles, {times.misses} missed; {times.steps} control steps, {times.late} late"
     student = f", {times.students} by the student" if session.student is not None else ""
-    lines = [
+    outside, old_s = controller.watches.out_of_range_total, controller.limits.state_age_warn_s
+    return [
         f"state   {supervisor.state.name} ({supervisor.motors.name.lower()}){stale}",
         f"rate    {controller.cfg.rate_hz:g} Hz commands, {1 / controller.contract.control_period_s:g} Hz policy",
-        f"counts  {counts}{student}; {controller.watches.out_of_range_total} observations out of training's range",
+        f"counts  {times.cycles} cycles, {times.misses} missed; {times.steps} control steps, {times.late} late{student}",
+        f"warned  {times.stale} ticks with a state older than {old_s:g} s, {outside} observations out of training's range",
         f"fault   {supervisor.fault or 'none'}",
     ]
-    return [line[:160] for line in lines]
 
 
 def stage_table(session: Session) -> list[str]:
@@ -154,6 +161,7 @@ def facts(session: Session, course: Course, report: RobotReport | None) -> dict[
         "misses": times.misses,
         "control_steps": times.steps,
         "late": times.late,
+        "stale": times.stale,
         "students": times.students,
         "out_of_range": session.controller.watches.out_of_range_total,
         "active_s": course.active_s,

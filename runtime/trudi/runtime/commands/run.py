@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
                 print(line)
             table = LiveTable(session, f"{args.bundle} on {robot.describe().name}")
             course = Conductor(session, plan, table.refresh).run()
+            table.close()
             report = robot_report(robot)
             print(page(session, course, report))
             write_json(args.json, facts(session, course, report))
