@@ -163,8 +163,9 @@ class FlightRecorder:
             self._given(controller, i)
         self._ticks.commit()
         self._tick += 1
-        self._failure = NO_FAULT
         due = now_ns - self._keyframe_ns >= self._cfg.keyframe_s * 1e9
+        due = due or self._failure != NO_FAULT  # The tick that raised did more than any row says.
+        self._failure = NO_FAULT
         if due and not controller.awaiting:  # Between question and answer there is more to remember than the controller's.
             self._keyframe_ns = now_ns
             self._keyframes.append((self._tick, controller.memory()))

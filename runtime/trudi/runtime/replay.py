@@ -61,7 +61,7 @@ class Replay:
     seconds: float
     """Flight time they span; s."""
     skipped: int
-    """Ticks before the first keyframe."""
+    """Ticks before the first keyframe, and the one behind each error of the loop's own, where another one is."""
     differences: int
     """Fields of ticks that differ."""
     first: tuple[Difference, ...]
@@ -92,7 +92,7 @@ def replay(path: Path, bundle: Bundle, teacher: Engine, student: Engine | None) 
     controller = _controller(path, recording, bundle)
     ticks, states = _rows(path, recording, controller)
     start = _first_keyframe(path, recording)
-    controller.restore(read_npz(recording.attachments[KEYFRAME.format(start)], f"{path}: keyframe"))
+    _restore(controller, path, recording, start)
     latents = controller.latents = _Recorded()
     player = _Player(controller, teacher, student)
     place = int(np.searchsorted(states["tick"], start))
@@ -102,17 +102,20 @@ def replay(path: Path, bundle: Bundle, teacher: Engine, student: Engine | None) 
     for row in rows:
         if "latent" in (rows.dtype.names or ()):
             latents.latent = row["latent"][None]
+        resumed = row["failure"] != NO_FAULT and KEYFRAME.format(row["tick"] + 1) in recording.attachments
         end = place
         while end < len(states) and states["tick"][end] <= row["tick"]:
             end += 1
-        player.tick(row, states[place:end])
+        player.tick(row, states[place:end], compared=not resumed)
         place = end
+        if resumed:
+            _restore(controller, path, recording, int(row["tick"]) + 1)
     fault = controller.supervisor.fault
     return Replay(
-        ticks=len(rows),
+        ticks=player.ticks,
         steps=player.steps,
         seconds=float(rows["now_ns"][-1] - rows["now_ns"][0]) * 1e-9,
-        skipped=len(ticks) - len(rows),
+        skipped=len(ticks) - player.ticks,
         differences=player.differences,
         first=tuple(player.first),
         fault="" if fault is None else str(fault),
@@ -127,10 +130,10 @@ class _Player:
         self._state = RobotState.zeros(controller.robot)
         self._observation = np.zeros((1, teacher.observation_size), np.float32)
         self._latent: NDArray[np.float32] | None = None
-        self.steps = self.differences = 0
+        self.ticks = self.steps = self.differences = 0
         self.first: list[Difference] = []
 
-    def tick(self, row: Any, states: NDArray[Any]) -> None:
+    def tick(self, row: Any, states: NDArray[Any], *, compared: bool) -> None:
         """One row. The controller goes on with the answer that was flown, so that an engine which erred is found alone."""
         controller, now_ns = self._controller, int(row["now_ns"])
         for message in states:
@@ -148,7 +151,9 @@ class _Player:
         output = self._compute(outcome)
         flown = row["output"][None] if output is not None else None
         controller.finish(now_ns, outcome, flown, float(row["spread"]))
-        self._compare(row, stepped, output)
+        if compared:
+            self.ticks += 1
+            self._compare(row, stepped, output)
 
     def _receive(self, message: Any) -> None:
         if message["rejected"]:
@@ -238,6 +243,10 @@ def _rows(path: Path, recording: Recording, controller: Controller) -> tuple[NDA
         if rows.dtype != dtype:
             raise RecordingError(f"{path}: the rows of {name} are of another TruDi or another bundle")
     return ticks, states
+
+
+def _restore(controller: Controller, path: Path, recording: Recording, tick: int) -> None:
+    controller.restore(read_npz(recording.attachments[KEYFRAME.format(tick)], f"{path}: keyframe"))
 
 
 def _first_keyframe(path: Path, recording: Recording) -> int:
