@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass, field
 
+FIVE = {"safety": {"max_overruns_in_row": 5}}
+"""What a bundle asks for by default."""
+
 QUICK = {"stand_s": 0.3, "fade_in_s": 0.2}
 """A robot file that gets to the policy soon."""
 
@@ -41,8 +44,8 @@ MATRIX = (
     Case("every second state is lost", at("state_dropout", 0.5), None, "STAND"),
     Case("commands stop", at("command_stop"), None, "STAND", {"safety": {"command_lost_s": 0.6}}),
     Case("inference takes 4 budgets once", at("inference_slow", 4.0, ONCE_S), None, "STAND"),
-    Case("inference takes 10 budgets once", at("inference_slow", 10.0, ONCE_S), "OVERRUN"),
-    Case("inference takes 10 budgets always", at("inference_slow", 10.0), "OVERRUN"),
+    Case("inference takes 10 budgets once", at("inference_slow", 10.0, ONCE_S), "OVERRUN", robot_file=FIVE),
+    Case("inference takes 10 budgets always", at("inference_slow", 10.0), "OVERRUN", robot_file=FIVE),
     Case("the same once, with a student", at("inference_slow", 10.0, ONCE_S), None, "STAND", student=True),
     Case("the same always, with a student", at("inference_slow", 10.0), None, "STAND", student=True),
     Case("engine raises", at("engine_error"), "ENGINE"),

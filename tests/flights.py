@@ -20,6 +20,10 @@ GO1_ACTION = 0.1
 """Largest action of the made-up Go1 policy: it stands, and sways a little with what it sees."""
 
 
+PATIENCE = 25
+"""Control periods that may be missed in a row, half a second: a shared machine may take its cores away for a while."""
+
+
 def small_policy(n: int, m: int, *, seed: int = 0, latent: bool = False, largest: float = GO1_ACTION):
     """A graph action = largest tanh(observation W + latent / 10) in ONNX, and the same in numpy."""
     weight = np.random.default_rng(seed).normal(0.0, 0.3 / n**0.5, (n, m)).astype(np.float32)
@@ -63,6 +67,7 @@ def contract_values(robot: str, task: str, *, latent: bool = False, changes=None
         "sampler": {"network": "teacher", "steps": 8, "ode": True, "noise": "zero", "seed": None, "latent_std": 2.5},
         "provenance": {"run": "made_by_hand", "seed": 0},
     }
+    values["safety"]["max_overruns_in_row"] = PATIENCE
     if latent:
         values["sampler"] |= {"noise": "seeded", "seed": 7}
     return values | (changes or {})

@@ -1,4 +1,4 @@
-"""What a robot installs: the base package alone, in an environment of its own, reads and verifies a bundle."""
+"""What a robot installs: the base package alone, in an environment of its own, reads, verifies and flies a bundle."""
 
 import json
 import os
@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from trudi.runtime.robots.mujoco import MujocoCfg, MujocoRobot
+
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_base_package_alone_inspects_and_verifies_a_bundle(bundle, tmp_path):
+def test_the_base_package_alone_inspects_verifies_and_flies_a_bundle(bundle, tmp_path):
     environment = tmp_path / "robot"
     subprocess.run([sys.executable, "-m", "venv", environment], check=True)
     python = environment / "bin" / "python"
@@ -21,7 +23,7 @@ def test_the_base_package_alone_inspects_and_verifies_a_bundle(bundle, tmp_path)
         command = [environment / "bin" / "trudi", *map(str, argv)]
         return subprocess.run(command, capture_output=True, text=True, env=clean, cwd=tmp_path, check=False)
 
-    missing = "import importlib.util as u; print([n for n in ('torch', 'onnx', 'tyro', 'scipy') if u.find_spec(n)])"
+    missing = "import importlib.util as u; print([n for n in ('torch', 'onnx', 'tyro', 'scipy', 'mujoco') if u.find_spec(n)])"
     assert subprocess.check_output([python, "-c", missing], text=True, env=clean).strip() == "[]"
     page = trudi("inspect", bundle)
     assert page.returncode == 0 and "CartpoleSwingup-v1" in page.stdout, page.stderr
@@ -36,3 +38,16 @@ def test_the_base_package_alone_inspects_and_verifies_a_bundle(bundle, tmp_path)
     assert replay.returncode == 2 and "pip install 'trudi[export]'" in replay.stderr
     bench = trudi("bench", bundle, "--calls", "50", "--engine", "onnx")
     assert bench.returncode == 0 and "ours, onnx" in bench.stdout, bench.stderr
+
+    missing_robot = trudi("run", bundle)
+    assert missing_robot.returncode == 2 and "pip install 'trudi[mujoco]'" in missing_robot.stderr
+    with MujocoRobot(MujocoCfg(task="CartpoleSwingup-v1")) as robot:  # in this environment, as on another machine
+        options = ("--seconds", "1.5", "--rate", "100", "--record", tmp_path / "flight.mcap")
+        for _ in range(3):  # A shared machine may take its cores away for longer than this bundle's five control periods.
+            flown = trudi("run", bundle, "--robot", f"udp:127.0.0.1:{robot.port}", *options)
+            if "OVERRUN" not in flown.stdout:
+                break
+        assert flown.returncode == 0, flown.stdout + flown.stderr
+        assert robot.report().commands > 100 and robot.report().violation_count == 0
+    again = trudi("replay", tmp_path / "flight.mcap", "--bundle", bundle)
+    assert again.returncode == 0 and "to the last bit" in again.stdout, again.stdout + again.stderr

@@ -100,6 +100,7 @@ def stage_table(session: Session) -> list[str]:
 def page(session: Session, course: Course, report: RobotReport | None) -> str:
     """The summary at the end."""
     lines = [*overview(session), "", *stage_table(session), ""]
+    lines[0] = f"state   {course.final_state.name}, then at rest"
     if course.fault is not None:
         found = course.fault.violation
         lines.append(f"FAULT   {course.fault}; value {found.value:.6g}, threshold {found.threshold:.6g}")

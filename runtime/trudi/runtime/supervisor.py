@@ -71,7 +71,6 @@ class FaultCode(IntEnum):
     OVERRUN = 50
     ROBOT_WRITE = 51
     INTERNAL = 60
-    OPERATOR = 61
 
 
 @dataclass(frozen=True)

@@ -334,7 +334,9 @@ def _open_viewer(simulation: Simulation) -> Any:
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         raise RobotError("the viewer needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; leave --view out")
     try:
-        return importlib.import_module("mujoco.viewer").launch_passive(simulation.model, simulation.data)
+        return importlib.import_module("mujoco.viewer").launch_passive(
+            simulation.model, simulation.data, show_left_ui=False, show_right_ui=False
+        )
     except Exception as error:
         raise RobotError(f"MuJoCo's viewer does not open: {error}; leave --view out") from error
 
