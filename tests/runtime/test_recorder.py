@@ -212,6 +212,48 @@ def test_a_ring_that_has_wrapped_is_replayed_from_a_later_keyframe(tmp_path, see
     assert shown.ticks + shown.skipped == 402 and 200 < shown.ticks < 402
 
 
+def replay_from(folder, flight, recording, keyframe):
+    """The flight computed again from one of its keyframes on."""
+    channels = {
+        TICKS: Channel(recording.channels[TICKS], "now_ns"),
+        STATES: Channel(recording.channels[STATES], "received_ns"),
+    }
+    attachments = {name: data for name, data in recording.attachments.items() if name >= keyframe}
+    metadata = {"trudi": recording.metadata["trudi"]}
+    return flight.replay(write_recording(folder / "part.mcap", channels, metadata, attachments))
+
+
+def test_every_keyframe_will_do(tmp_path):
+    """One after each tick, but between a question and its answer: in ramps, in flight, in faults."""
+    flight = Flight(keyframe_s=0.001, seconds=2.0, seed=3).begin(tmp_path)
+    for _ in range(4):
+        flight.lead()
+        flight.fly(40)
+    recording = read_recording(flight.save(tmp_path))
+    names = sorted(recording.attachments)
+    for name in names[::7]:
+        shown = replay_from(tmp_path, flight, recording, name)
+        assert shown.first == () and shown.identical, name
+
+
+def test_states_that_were_overwritten_before_their_ticks(tmp_path, quiet):
+    """A robot that gives more states than it said: of those ticks whose states are gone none is computed again."""
+    flight = quiet(tmp_path, seconds=1.0, keyframe_s=0.05)
+    read = flight.read
+
+    def often():
+        for _ in range(4):
+            read()
+
+    flight.read = often
+    flight.fly(300)
+    path = flight.save(tmp_path)
+    recording = read_recording(path)
+    assert recording.channels[STATES]["tick"][0] > recording.channels[TICKS]["tick"][0] + 20
+    shown = flight.replay(path)
+    assert shown.first == () and shown.identical and 20 < shown.ticks < 200
+
+
 def test_the_last_row_is_the_last_tick(tmp_path, quiet):
     flight = quiet(tmp_path)
     recorded = read_recording(flight.save(tmp_path))

@@ -216,6 +216,13 @@ def test_a_delayed_term_is_of_the_state_nearest_to_its_time(delay_steps, stamps_
     assert observer.observe(states)[0].tolist() == [taken, taken]
 
 
+def test_a_clock_that_starts_at_zero_has_no_states_before_its_first():
+    robot = arm_robot()
+    states = StateHistory(robot, 0.02)
+    states.push(state_of(robot, 5 * MS, joint_position=[1, 1, 1]))
+    assert states.at(5 * MS).joint_position.tolist() == [1, 1, 1]
+
+
 def test_terms_of_different_delays_stand_side_by_side():
     robot = arm_robot()
     terms = [joints(f"q{delay}", "joint_position", delay_steps=delay / 4) for delay in range(5)]

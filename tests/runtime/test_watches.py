@@ -200,6 +200,10 @@ def test_the_actions_rate():
     assert found.sentence == "the policy's action 1 changes by 10.62 a second"
     look.reset()
     assert look.action(np.array([-9.0, 9.0]), period_s) is None
+    one = np.array([-9.0, 9.0])  # the caller's array is not kept
+    look.action(one, period_s)
+    one += 9.0
+    assert look.action(one, period_s).code is FaultCode.ACTION_RATE
     free = watches()
     assert free.action(np.zeros(2), period_s) is None and free.action(np.full(2, 1e6), period_s) is None
 

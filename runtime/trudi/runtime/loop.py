@@ -209,7 +209,8 @@ class ControlLoop:
         inferred_ns = monotonic_ns()
         fresh = outcome in (Outcome.TEACHER, Outcome.STUDENT)
         output = self._output if fresh else None
-        command = controller.finish(now_ns, outcome, output, self._inference.spread)
+        spread = self._inference.spread  # once: its thread may change it before the row is written
+        command = controller.finish(now_ns, outcome, output, spread)
         if outcome is Outcome.FAILED:
             self._explain_failure()
         acted_ns = monotonic_ns()
@@ -223,7 +224,7 @@ class ControlLoop:
         if was is not State.INACTIVE:
             self._account(now_ns, slot, missed, published_ns, outcome)
         if recorder is not None:
-            recorder.tick(controller, now_ns, slot, missed, request, wanted, outcome, output, self._inference.spread, stages)
+            recorder.tick(controller, now_ns, slot, missed, request, wanted, outcome, output, spread, stages)
 
     def _read(self) -> None:
         controller, robot, recorder = self.controller, self._robot, self._recorder
