@@ -418,7 +418,7 @@ def test_a_policy_without_position_targets_begins_at_rest(kind):
 def test_the_command_says_when_it_was_made_and_how_long_it_holds(rate_hz, valid_ms):
     bench = arm(rate_hz=rate_hz, valid_periods=3.0).to(State.ACTIVE)
     command = bench.tick()
-    assert (command.state, command.stamp_ns, command.sequence) == (State.ACTIVE, bench.now_ns, bench.slot)
+    assert (command.state, command.stamp_ns, command.sequence) == (State.ACTIVE, bench.now_ns, 2 * bench.slot)
     assert command.valid_ns == valid_ms * MS
 
 

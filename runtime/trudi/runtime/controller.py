@@ -117,6 +117,7 @@ class Controller:
         self._command_ns: list[int | None] = [None] * len(contract.commands)
         self.sent: JointCommand = self._writer.damp()
         """The command of the last tick."""
+        self.sent.valid_ns = self._valid_ns
         self._pending: Violation | None = None
         self._state_reason: str | None = "no state has arrived from the robot"
         self._stamp_ns = self._fresh_ns = 0
@@ -196,7 +197,7 @@ class Controller:
         command.state = self.supervisor.state
         command.stamp_ns = now_ns
         command.valid_ns = self._valid_ns
-        command.sequence = self._slot
+        command.sequence = 2 * self._slot  # the odd ones are for damping behind a tick that failed
         return command
 
     @property

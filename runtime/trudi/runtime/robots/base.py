@@ -194,7 +194,7 @@ class JointCommand:
     stamp_ns: int = 0
     valid_ns: int = 0
     sequence: int = 0
-    """Counts the commands."""
+    """Rises with every command."""
 
     @classmethod
     def zeros(cls, drives: int) -> Self:
