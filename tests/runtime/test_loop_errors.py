@@ -84,3 +84,5 @@ def test_a_write_that_fails_once():
     assert all(later > earlier for earlier, later in itertools.pairwise(numbers)), numbers
     assert all(finite for *_, finite in robot.sent)
     assert all(safe for _, state, safe, _ in robot.sent if state is State.FAULT)
+    # The first one is of the very tick that failed: its number lies between those of two ticks.
+    assert next(number for number, state, *_ in robot.sent if state is State.FAULT) % 2 == 1
