@@ -27,7 +27,7 @@ def times(case, bundle: Path) -> tuple[float, float, float] | None:
     """ms: fault to detection, detection to a safe command, and how many commands were unsafe; None where none was needed."""
     with tempfile.TemporaryDirectory() as name:
         options = ("--seconds", 1.6, "--rate", RATE, "--command", "vx=0.2")
-        _, report, said = fly(bundle, Path(name), *options, faults=case.faults, robot_file=QUICK | case.robot_file)
+        _, report, said = fly(bundle, Path(name), *options, faults=case.faults, site_file=QUICK | case.site_file)
     assert report, said
     found = [fault["code"] for fault in report["faults"]]
     assert found == ([case.code] if case.code else []), said

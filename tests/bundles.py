@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from trudi.runtime.bundle import Bundle, manifest_json
-from trudi.runtime.contract import Contract
+from trudi.runtime.contract import SCHEMA_VERSION, Contract
 from trudi.runtime.errors import BundleError
 from trudi.runtime.reading import parse_contract
 
@@ -77,7 +77,7 @@ def go1_values():
     }
     return plain(
         {
-            "schema_version": "1.0",
+            "schema_version": SCHEMA_VERSION,
             "kind": "trudi_policy",
             "task": {"backend": "envpool", "id": "MuJoCoPlayground/Go1JoystickFlatTerrain-v1"},
             "robot": {"name": "unitree_go1", "joints": joints},
@@ -123,7 +123,7 @@ def cheetah_values():
     actuators = ["bthigh", "bshin", "bfoot", "fthigh", "fshin", "ffoot"]
     return plain(
         {
-            "schema_version": "1.0",
+            "schema_version": SCHEMA_VERSION,
             "task": {"backend": "envpool", "id": "CheetahRun-v1"},
             "robot": None,
             "action": {

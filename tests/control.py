@@ -6,9 +6,9 @@ import numpy as np
 from bundles import JOINTS, LIMITS, contract, go1_values, graph, plain, term
 
 from trudi.runtime.controller import Controller, ControllerCfg, Outcome
-from trudi.runtime.robot_file import RobotFile
 from trudi.runtime.robots.base import RobotDescription, RobotJoint, RobotState
 from trudi.runtime.robots.base import SupervisorState as State
+from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event
 
 MS = 1_000_000
@@ -79,8 +79,8 @@ def arm_robot(**changes) -> RobotDescription:
     return RobotDescription(**fields | changes)
 
 
-def arm_file(**fields) -> RobotFile:
-    return RobotFile(**{"joints": {}} | fields)
+def arm_file(**fields) -> SiteFile:
+    return SiteFile(**{"joints": {}} | fields)
 
 
 def state_of(robot: RobotDescription, stamp_ns: int, **parts) -> RobotState:
@@ -98,7 +98,7 @@ class Bench:
     def __init__(self, values=None, robot=None, file=None, rate_hz=200.0, **cfg):
         self.contract = contract(go1_values() if values is None else values)
         self.robot = go1_robot() if robot is None else robot
-        self.file = RobotFile(joints={}) if file is None else file
+        self.file = SiteFile(joints={}) if file is None else file
         self.cfg = ControllerCfg(rate_hz, **cfg)
         self.controller = self.fresh()
         self.now_ns, self.slot = START_NS, 0

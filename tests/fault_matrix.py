@@ -6,7 +6,7 @@ FIVE = {"safety": {"max_overruns_in_row": 5}}
 """What a bundle asks for by default."""
 
 QUICK = {"stand_s": 0.3, "fade_in_s": 0.2}
-"""A robot file that gets to the policy soon."""
+"""A site file that gets to the policy soon."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Case:
     code: str | None
     """The fault that must be latched; None where the flight must go on."""
     final: str = "FAULT"
-    robot_file: dict = field(default_factory=dict)
+    site_file: dict = field(default_factory=dict)
     student: bool = False
     options: tuple = ()
 
@@ -44,8 +44,8 @@ MATRIX = (
     Case("every second state is lost", at("state_dropout", 0.5), None, "STAND"),
     Case("commands stop", at("command_stop"), None, "STAND", {"safety": {"command_lost_s": 0.6}}),
     Case("inference takes 4 budgets once", at("inference_slow", 4.0, ONCE_S), None, "STAND"),
-    Case("inference takes 10 budgets once", at("inference_slow", 10.0, ONCE_S), "OVERRUN", robot_file=FIVE),
-    Case("inference takes 10 budgets always", at("inference_slow", 10.0), "OVERRUN", robot_file=FIVE),
+    Case("inference takes 10 budgets once", at("inference_slow", 10.0, ONCE_S), "OVERRUN", site_file=FIVE),
+    Case("inference takes 10 budgets always", at("inference_slow", 10.0), "OVERRUN", site_file=FIVE),
     Case("the same once, with a student", at("inference_slow", 10.0, ONCE_S), None, "STAND", student=True),
     Case("the same always, with a student", at("inference_slow", 10.0), None, "STAND", student=True),
     Case("engine raises", at("engine_error"), "ENGINE"),
@@ -55,7 +55,7 @@ MATRIX = (
         "joint faster than its limit",
         at("joint_velocity", 25.0, 0.2),
         "JOINT_VELOCITY",
-        robot_file={"joints": {"FR_hip_joint": {"velocity_limit": 20.0}}},
+        site_file={"joints": {"FR_hip_joint": {"velocity_limit": 20.0}}},
     ),
     Case("robot tips over", at("tip_over", 1.4), "TILT"),
     Case("robot's process is killed", at("robot_kill"), "STATE_LOST"),

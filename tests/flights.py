@@ -103,16 +103,16 @@ def start(*argv, **options):
     return subprocess.Popen(command_line(*argv), text=True, env=environment, **(pipes | options))
 
 
-def fly(bundle, folder, *argv, faults=(), robot_file=None):
+def fly(bundle, folder, *argv, faults=(), site_file=None):
     """`trudi run` to its end: exit code, its JSON, and all it printed."""
     report = folder / "report.json"
     options = ["--json", report, "--record", folder / "flight.mcap"]
     if faults:
         (folder / "faults.yaml").write_text(json.dumps(list(faults)))
         options += ["--faults", folder / "faults.yaml"]
-    if robot_file is not None:
-        (folder / "robot.yaml").write_text(json.dumps(robot_file))
-        options += ["--robot-file", folder / "robot.yaml"]
+    if site_file is not None:
+        (folder / "site.yaml").write_text(json.dumps(site_file))
+        options += ["--site", folder / "site.yaml"]
     done = subprocess.run(
         command_line("run", bundle, *options, *argv), capture_output=True, text=True, check=False, timeout=60
     )

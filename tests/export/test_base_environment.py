@@ -23,8 +23,9 @@ def test_the_base_package_alone_inspects_verifies_and_flies_a_bundle(bundle, tmp
         command = [environment / "bin" / "trudi", *map(str, argv)]
         return subprocess.run(command, capture_output=True, text=True, env=clean, cwd=tmp_path, check=False)
 
-    missing = "import importlib.util as u; print([n for n in ('torch', 'onnx', 'tyro', 'scipy', 'mujoco') if u.find_spec(n)])"
-    assert subprocess.check_output([python, "-c", missing], text=True, env=clean).strip() == "[]"
+    others = ("torch", "onnx", "tyro", "scipy", "mujoco")
+    found = f"import importlib.util as u; print([name for name in {others} if u.find_spec(name)])"
+    assert subprocess.check_output([python, "-c", found], text=True, env=clean).strip() == "[]"
     page = trudi("inspect", bundle)
     assert page.returncode == 0 and "CartpoleSwingup-v1" in page.stdout, page.stderr
     report = tmp_path / "report.json"

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from trudi.runtime.actions import ActionMap, CommandWriter
 from trudi.runtime.controller import Outcome
 from trudi.runtime.limits import combine
-from trudi.runtime.robot_file import JointLimits
 from trudi.runtime.robots.base import RobotDescription, RobotError, RobotJoint
 from trudi.runtime.robots.base import SupervisorState as State
+from trudi.runtime.site_file import JointLimits
 from trudi.runtime.supervisor import Event
 
 
@@ -64,7 +64,10 @@ def test_clip_and_limits_the_strictest_of_all_counts():
     file = arm_file(joints={"hip": JointLimits(position_limit=(-0.75, 0.5)), "knee": JointLimits(position_limit=(-5, 5))})
     assert target(mapping(file=file), [9.0, 9.0]) == [0.5, 0.0] and target(mapping(file=file), [-9.0, -9.0]) == [-0.75, -2.0]
     bare = arm_robot(joints=(RobotJoint(name="knee"), RobotJoint(name="hip")))
-    assert target(mapping(bare, robot_limits=False), [100.0, 100.0]) == [50.1, 24.5], "none known: none applied"
+    with pytest.raises(RobotError, match=r"nothing bounds the targets of hip \(joint_position\): give it a limit"):
+        mapping(bare, robot_limits=False)
+    clipped = mapping(bare, robot_limits=False, clip=[[-9.0, 9.0], [-9.0, 9.0]])
+    assert target(clipped, [100.0, 100.0]) == [9.0, 9.0], "a clip is enough"
 
 
 def test_a_clip_that_no_target_within_the_limits_satisfies_is_refused():
@@ -180,7 +183,7 @@ def test_an_actuators_control_is_its_effort():
     assert not made.damp().values.any()
 
 
-def test_damping_is_the_robot_files_else_the_robots_else_the_policys():
+def test_damping_is_the_site_files_else_the_robots_else_the_policys():
     file = arm_file(joints={"hip": JointLimits(damping=4.0)})
     assert writer().damp().damping.tolist() == [0.6, 0.5]
     assert writer(arm_robot(damping=(2.0, 3.0))).damp().damping.tolist() == [2.0, 3.0]

@@ -188,12 +188,23 @@ def test_names_that_are_not_written(tmp_path, go1, name):
 
 
 def test_a_contract_of_a_newer_schema_is_not_written(tmp_path, go1):
-    with pytest.raises(BundleError, match=r"read from schema 1\.7, whose new fields 1\.0 would lose"):
+    with pytest.raises(BundleError, match=r"read from schema 1\.7, whose new fields 1\.1 would lose"):
         write_bundle(tmp_path / "x", go1.model_copy(update={"schema_version": "1.7"}), go1_files())
 
 
+def test_a_bundle_of_the_first_schema_is_read(folder):
+    """What 1.1 added is optional: kinds of terms, and the clock of a phase."""
+    values = go1_values() | {"schema_version": "1.0"}
+    files = {name: (folder / name).read_bytes() for name in ("golden.npz", "policy.onnx")}
+    for name, data in with_manifest(files | {"bundle.json": json.dumps(values).encode()}).items():
+        (folder / name).write_bytes(data)
+    with Bundle.open(folder) as bundle:
+        assert bundle.contract.schema_version == "1.0" and bundle.ignored_fields == ()
+        assert all(term.phase_frequency_hz is None for term in bundle.contract.observation)
+
+
 def test_a_newer_minor_bundle_is_read_and_says_what_it_left_out(folder):
-    values = go1_values() | {"schema_version": "1.1", "mood": "good"}
+    values = go1_values() | {"schema_version": "1.7", "mood": "good"}
     files = {name: (folder / name).read_bytes() for name in ("golden.npz", "policy.onnx")}
     for name, data in with_manifest(files | {"bundle.json": json.dumps(values).encode()}).items():
         (folder / name).write_bytes(data)

@@ -6,13 +6,13 @@ from bundles import go1_values, term
 from control import ARM_JOINTS, MS, Bench, arm_robot, arm_values, go1_robot
 
 from trudi.runtime.controller import ControllerCfg, Outcome, observation_names
-from trudi.runtime.robot_file import RobotFile, SiteSafety
 from trudi.runtime.robots.base import RobotError
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.checker import is_safe
+from trudi.runtime.site_file import SiteFile, SiteSafety
 from trudi.runtime.supervisor import Event, FaultCode, Motors, Violation
 
-QUICK = RobotFile(joints={}, stand_s=0.05, stand_speed=100.0, fade_in_s=0.0)
+QUICK = SiteFile(joints={}, stand_s=0.05, stand_speed=100.0, fade_in_s=0.0)
 
 
 def quick(**fields):
@@ -442,7 +442,7 @@ def test_out_of_the_training_range_for_some_steps_is_a_fault():
     )
 
 
-def test_thresholds_of_the_robot_file_are_used():
+def test_thresholds_of_the_site_file_are_used():
     file = quick(safety=SiteSafety(state_age_lost_s=0.05, command_lost_s=0.1))
     bench = Bench(file=file, rate_hz=50.0).to(State.ACTIVE)
     for _ in range(4):  # with the one in which it was activated, 0.1 s

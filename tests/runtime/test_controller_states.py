@@ -18,9 +18,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from trudi.runtime.controller import MOVING, Outcome
 from trudi.runtime.npz import read_npz
 from trudi.runtime.recorder import _npz
-from trudi.runtime.robot_file import RobotFile
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.checker import is_safe
+from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import ALWAYS_DAMP, Event, FaultCode, Motors, Violation
 
 GOOD = ("good", "frozen", "none")
@@ -66,7 +66,7 @@ class Flight:
     codes: set = field(default_factory=set)
 
     def __post_init__(self):
-        file = RobotFile(
+        file = SiteFile(
             joints={}, stand_s=0.1, fade_in_s=self.fade_in_s, on_fault="freeze" if self.freeze else "damp", stand_speed=6.0
         )
         self.bench = Bench(values_of(self.kind), go1_robot(), file, between=self.between)
@@ -180,7 +180,10 @@ class Flight:
         if motors is Motors.FREEZE:
             assert self.freeze and supervisor.fault.violation.code not in ALWAYS_DAMP
             assert supervisor.fault.state in (State.STAND, State.ACTIVE)
-            if self.sent is not None and self.motors in (Motors.RAMP, Motors.FREEZE, Motors.POLICY):
+            # A policy of efforts or speeds has no target to be held at: STAND, from there, begins where the joints are.
+            by_position = self.kind in ("joint_position", "joint_position_increment")
+            held = (Motors.RAMP, Motors.FREEZE, Motors.POLICY) if by_position else (Motors.RAMP, Motors.FREEZE)
+            if self.sent is not None and self.motors in held:
                 assert (sent.position == self.sent).all(), "a frozen robot moves"
             else:
                 assert np.abs(sent.position - bench.pose).max() < 1e-12, "frozen far from where it was"

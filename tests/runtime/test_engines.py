@@ -331,7 +331,7 @@ def test_a_tolerance_of_its_own_lets_a_coarser_engine_pass():
 
 @pytest.mark.parametrize("preference", [[], ["onnx", "openvino"]])
 def test_a_preference_that_names_no_engine_is_refused(preference):
-    with pytest.raises(EngineError, match="available: onnx, tensorrt, tensorrt-rtx"):
+    with pytest.raises(EngineError, match="available: onnx, onnx-cuda, onnx-tensorrt, tensorrt, tensorrt-rtx"):
         choose_engine(preference, {}, golden())
 
 

@@ -36,7 +36,7 @@ def with_student(tmp_path_factory):
 @pytest.mark.parametrize("case", MATRIX, ids=lambda case: case.name)
 def test_a_fault_is_met_as_the_matrix_says(case, bundle, with_student, tmp_path):
     flown = with_student if case.student else bundle
-    code, report, said = fly(flown, tmp_path, *FAST, *case.options, faults=case.faults, robot_file=QUICK | case.robot_file)
+    code, report, said = fly(flown, tmp_path, *FAST, *case.options, faults=case.faults, site_file=QUICK | case.site_file)
     assert report, said
     assert report["state"] == case.final, said
     assert [fault["code"] for fault in report["faults"]] == ([case.code] if case.code else []), said
@@ -82,7 +82,7 @@ def check_commands(ticks, code):
 
 def test_commands_that_stop_become_neutral_and_then_the_robot_stands(bundle, tmp_path):
     stop = [{"kind": "command_stop", "at_s": 0.3}]
-    _, report, said = fly(bundle, tmp_path, *FAST, faults=stop, robot_file=QUICK | {"safety": {"command_lost_s": 0.8}})
+    _, report, said = fly(bundle, tmp_path, *FAST, faults=stop, site_file=QUICK | {"safety": {"command_lost_s": 0.8}})
     assert report["state"] == "STAND", said
     ticks = read_recording(tmp_path / "flight.mcap").channels[TICKS]
     shown = ticks["observation"][ticks["stepped"] == 1][:, 45:]  # vx, vy, wz, the observation's last term
@@ -102,10 +102,10 @@ def robot():
 
 def flying(robot, bundle, folder):
     """A `trudi run` on that robot which has come to drive it, and its process."""
-    (folder / "robot.yaml").write_text(json.dumps(QUICK))
+    (folder / "site.yaml").write_text(json.dumps(QUICK))
     address = f"udp:127.0.0.1:{robot.port}"
     process = start(
-        "run", bundle, "--robot", address, "--robot-file", folder / "robot.yaml", "--seconds", "60", "--rate", RATE,
+        "run", bundle, "--robot", address, "--site", folder / "site.yaml", "--seconds", "60", "--rate", RATE,
         "--record", folder / "flight.mcap", "--json", folder / "report.json",
     )  # fmt: skip
     for line in process.stdout:
@@ -199,7 +199,7 @@ def test_setting_the_wall_clock_back_two_hours_changes_nothing(bundle, tmp_path)
     source, shim, step = tmp_path / "shim.c", tmp_path / "shim.so", tmp_path / "step"
     source.write_text(SHIM)
     subprocess.run(["cc", "-shared", "-fPIC", "-O1", "-o", shim, source, "-ldl"], check=True)
-    (tmp_path / "robot.yaml").write_text(json.dumps(QUICK))
+    (tmp_path / "site.yaml").write_text(json.dumps(QUICK))
     with MujocoRobot(MujocoCfg()) as robot:  # outside of the shim
         environment = {"LD_PRELOAD": str(shim), "STEP": str(step)}
         seen = subprocess.check_output([sys.executable, "-c", "import time; print(time.time())"], env=environment, text=True)
@@ -210,7 +210,7 @@ def test_setting_the_wall_clock_back_two_hours_changes_nothing(bundle, tmp_path)
         assert float(seen) - float(stepped) == pytest.approx(7200, abs=60)
         step.unlink()
         process = start(
-            "run", bundle, "--robot", f"udp:127.0.0.1:{robot.port}", "--robot-file", tmp_path / "robot.yaml",
+            "run", bundle, "--robot", f"udp:127.0.0.1:{robot.port}", "--site", tmp_path / "site.yaml",
             "--seconds", "2", "--rate", RATE, "--json", tmp_path / "report.json",
             env=environment,
         )  # fmt: skip

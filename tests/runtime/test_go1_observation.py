@@ -8,10 +8,10 @@ from flights import GO1, contract_values
 
 from trudi.runtime.controller import Controller, ControllerCfg, Outcome
 from trudi.runtime.reading import parse_contract
-from trudi.runtime.robot_file import RobotFile
 from trudi.runtime.robots.base import JointCommand, RobotState
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.simulation import make_simulation
+from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event
 from trudi.train.envs.assets import mesh_free_assets
 from trudi.train.envs.envpool import make_pool
@@ -32,7 +32,7 @@ def test_the_observation_rebuilt_by_the_runtime_is_envpools(tmp_path):
     order = np.random.default_rng(5).permutation(12)
     robot, shuffled = simulation.describe(), shuffle(simulation.describe(), order)
     contract = parse_contract(contract_values("unitree_go1", GO1))[0]
-    controller = Controller(contract, shuffled, RobotFile(joints={}, stand_s=1e-9, fade_in_s=0.0), ControllerCfg(250.0))
+    controller = Controller(contract, shuffled, SiteFile(joints={}, stand_s=1e-9, fade_in_s=0.0), ControllerCfg(250.0))
     pool = make_pool(GO1, 1, seed=3, num_threads=1, noise_level=0.0, base_path=str(mesh_free_assets(GO1, tmp_path)))
     observed, _ = pool.reset()
     start_like(simulation, observed)

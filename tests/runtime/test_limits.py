@@ -7,8 +7,8 @@ from bundles import cheetah_values, contract, go1_values
 from control import arm_file, arm_robot, arm_values, go1_robot
 
 from trudi.runtime.limits import check_fit, combine
-from trudi.runtime.robot_file import JointLimits, SiteSafety
 from trudi.runtime.robots.base import RobotDescription, RobotError, RobotJoint
+from trudi.runtime.site_file import JointLimits, SiteSafety
 
 
 def fit(values=None, robot=None, file=None, command_period_s=0.005):
@@ -57,9 +57,9 @@ def test_a_drive_of_which_the_bundle_knows_nothing_would_be_left_limp():
     refused("arm drives wheel, of which the bundle says nothing; it drives hip, knee", None, robot)
 
 
-def test_a_joint_in_the_robot_file_that_the_robot_lacks():
+def test_a_joint_in_the_site_file_that_the_robot_lacks():
     file = arm_file(joints={"hop": JointLimits(velocity_limit=1.0)})
-    refused(r"the robot file names the joint hop, which arm lacks; did you mean hip\?", file=file)
+    refused(r"the site file names the joint hop, which arm lacks; did you mean hip\?", file=file)
     fit(file=arm_file(joints={"wheel": JointLimits(velocity_limit=1.0)}))
 
 
@@ -85,7 +85,7 @@ def test_limits_wider_than_the_robots(low, high):
     words = rf"joint hip: the bundle's position limit \[-1, 1\] is wider than arm's \[{low:g}, {high:g}\]: train with"
     refused(words, None, robot)
     fit(None, robot, arm_file(accept_wider_limits=True))
-    # The robot file's own limit is a way to make it fit.
+    # The site file's own limit is a way to make it fit.
     fit(None, robot, arm_file(joints={"hip": JointLimits(position_limit=(low, high))}))
     refused("wider", None, robot, arm_file(joints={"hip": JointLimits(position_limit=(low - 0.01, high + 0.01))}))
 
@@ -130,7 +130,7 @@ NUMBERS = [
 
 
 @pytest.mark.parametrize(("name", "strict", "loose"), NUMBERS)
-def test_the_stricter_of_bundle_and_robot_file(name, strict, loose):
+def test_the_stricter_of_bundle_and_site_file(name, strict, loose):
     for bundle, site in ((strict, loose), (loose, strict), (strict, None)):
         file = arm_file(safety=SiteSafety(**{} if site is None else {name: site}))
         assert getattr(thresholds({name: bundle}, file), name) == strict

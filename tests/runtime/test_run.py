@@ -50,7 +50,7 @@ def refused(capsys, *argv):
 
 
 def test_go1_stands_and_is_driven_by_an_untrained_bundle(go1_bundle, tmp_path):
-    code, report, said = fly(go1_bundle, tmp_path, "--seconds", "2", "--command", "vx=0.3", robot_file={"stand_s": 0.5})
+    code, report, said = fly(go1_bundle, tmp_path, "--seconds", "2", "--command", "vx=0.3", site_file={"stand_s": 0.5})
     assert code == 0 and report["state"] == "STAND", said
     assert report["robot"]["violation_count"] == 0 and report["control_steps"] > 80
     flight = read_recording(tmp_path / "flight.mcap")
@@ -77,17 +77,17 @@ def test_a_task_of_actuators_has_returns(cartpole_bundle, tmp_path):
 def test_seeded_latents_and_their_spread_are_flown_and_replayed(tmp_path):
     bundle = made_bundle(tmp_path / "seeded", latent=True)
     watched = QUICK | {"safety": {"max_latent_spread": 1e-6}, "out_of_range_steps": 5}
-    code, report, said = fly(bundle, tmp_path, "--seconds", "1", "--spread-latents", "4", robot_file=watched)
+    code, report, said = fly(bundle, tmp_path, "--seconds", "1", "--spread-latents", "4", site_file=watched)
     assert code == 1 and [fault["code"] for fault in report["faults"]] == ["LATENT_SPREAD"], said
     assert main(["replay", str(tmp_path / "flight.mcap"), "--bundle", str(bundle)]) == 0
     watched["safety"]["max_latent_spread"] = 10.0
-    code, report, said = fly(bundle, tmp_path, "--seconds", "0.5", "--spread-latents", "4", robot_file=watched)
+    code, report, said = fly(bundle, tmp_path, "--seconds", "0.5", "--spread-latents", "4", site_file=watched)
     assert code == 0 and not report["faults"], said
 
 
 def test_an_engine_that_cannot_be_had_is_passed_over_with_its_reason(go1_bundle, tmp_path):
     engines = ("--engine", "tensorrt", "--engine", "onnx-cuda", "--engine", "onnx")
-    code, report, said = fly(go1_bundle, tmp_path, "--seconds", "0.3", *engines, robot_file=QUICK)
+    code, report, said = fly(go1_bundle, tmp_path, "--seconds", "0.3", *engines, site_file=QUICK)
     assert code == 0, said
     first, second, taken = report["engine_choice"]
     assert first == "tensorrt: rejected, there is no file for it"
@@ -143,9 +143,9 @@ def test_bad_options_are_one_line(options, words, go1_bundle, robot, capsys):
         ({"fade_inn_s": 1.0}, "unknown field 'fade_inn_s'; did you mean fade_in_s"),
     ],
 )
-def test_a_bad_robot_file_is_one_line(changes, words, go1_bundle, robot, tmp_path, capsys):
-    (tmp_path / "robot.yaml").write_text(json.dumps(changes))
-    line = refused(capsys, go1_bundle, "--robot", f"udp:127.0.0.1:{robot.port}", "--robot-file", tmp_path / "robot.yaml")
+def test_a_bad_site_file_is_one_line(changes, words, go1_bundle, robot, tmp_path, capsys):
+    (tmp_path / "site.yaml").write_text(json.dumps(changes))
+    line = refused(capsys, go1_bundle, "--robot", f"udp:127.0.0.1:{robot.port}", "--site", tmp_path / "site.yaml")
     assert words in line
 
 
@@ -168,7 +168,7 @@ def test_wider_limits_than_the_robots_are_refused_and_can_be_accepted(robot, tmp
         "joint FR_calf_joint: the bundle's position limit [-3, -0.888] is wider than unitree_go1's [-2.818, -0.888]" in line
     )
     assert "accept_wider_limits" in line and robot.report().commands == before
-    code, report, said = fly(bundle, tmp_path, "--seconds", "0.3", robot_file=QUICK | {"accept_wider_limits": True})
+    code, report, said = fly(bundle, tmp_path, "--seconds", "0.3", site_file=QUICK | {"accept_wider_limits": True})
     assert code == 0 and report["robot"]["violation_count"] == 0, said
 
 
@@ -179,13 +179,13 @@ def test_nobody_at_the_robots_port_is_said_with_what_to_check(go1_bundle, capsys
 
 def test_a_robot_that_is_not_upright_is_not_activated(tmp_path, go1_bundle):
     """The refusal is said, nothing is commanded, and the exit code is 1."""
-    code, report, said = fly(go1_bundle, tmp_path, "--seconds", "0.3", robot_file={"safety": {"max_tilt_rad": 1e-9}})
+    code, report, said = fly(go1_bundle, tmp_path, "--seconds", "0.3", site_file={"safety": {"max_tilt_rad": 1e-9}})
     assert code == 1 and report["refusal"].startswith("activate is refused: the robot is tilted by"), said
     assert report["state"] == "INACTIVE" and report["robot"]["commands"] == 0
 
 
 def test_replay_refuses_what_is_no_flight_of_the_bundle(go1_bundle, cartpole_bundle, tmp_path, capsys):
-    fly(go1_bundle, tmp_path, "--seconds", "1.2", robot_file=QUICK)
+    fly(go1_bundle, tmp_path, "--seconds", "1.2", site_file=QUICK)
     flight = tmp_path / "flight.mcap"
     assert main(["replay", str(flight), "--bundle", str(go1_bundle), "--json", str(tmp_path / "r.json")]) == 0
     result = json.loads((tmp_path / "r.json").read_text())

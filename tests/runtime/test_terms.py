@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 from trudi.runtime.history import StateHistory
-from trudi.runtime.robot_file import RobotFile
 from trudi.runtime.robots.base import CustomSensor, RobotError, RobotState
 from trudi.runtime.robots.base import SupervisorState as State
+from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event
 from trudi.runtime.terms import Observer, gait_phase, projected_gravity, tilt
 
@@ -327,7 +327,7 @@ def test_the_policys_frame_may_have_any_name():
 def flight(order, drives, seed, fade_in_s):
     """Observations, and commands by the joint's name, of some ticks of a Go1 whose arrays are in these orders."""
     robot = go1_robot(order, drives)
-    file = RobotFile(joints={}, stand_s=0.05, stand_speed=50.0, fade_in_s=fade_in_s, on_fault="freeze")
+    file = SiteFile(joints={}, stand_s=0.05, stand_speed=50.0, fade_in_s=fade_in_s, on_fault="freeze")
     bench = Bench(go1_values(), robot, file)
     random = np.random.default_rng(seed)
     position, velocity, effort = random.uniform(-0.05, 0.05, (3, 200, 12))

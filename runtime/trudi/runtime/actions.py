@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from trudi.runtime.contract import Contract
 from trudi.runtime.limits import Thresholds
-from trudi.runtime.robot_file import RobotFile
 from trudi.runtime.robots.base import Float64, JointCommand, RobotDescription, RobotError
+from trudi.runtime.site_file import SiteFile
 
 
 class ActionMap:
@@ -50,7 +50,7 @@ class ActionMap:
 class CommandWriter:
     """Fills the one `JointCommand` that is sent, in the robot's order of drives."""
 
-    def __init__(self, contract: Contract, robot: RobotDescription, file: RobotFile) -> None:
+    def __init__(self, contract: Contract, robot: RobotDescription, file: SiteFile) -> None:
         self.command = JointCommand.zeros(len(robot.drives))
         self.kind = contract.action.kind
         self._place = np.array([robot.drives.index(name) for name in contract.action.names], np.intp)
@@ -59,13 +59,15 @@ class CommandWriter:
         self._damping = np.array([joints[name].damping if name in joints else 0.0 for name in robot.drives])
         self._rest = self._rest_damping(robot, file)
 
-    def _rest_damping(self, robot: RobotDescription, file: RobotFile) -> Float64:
-        """Gains of DAMP: the robot file's, else the robot's, else the policy's own."""
+    def _rest_damping(self, robot: RobotDescription, file: SiteFile) -> Float64:
+        """Gains of DAMP: the site file's, else the robot's, else the policy's own."""
         gains = np.array(robot.damping) if robot.damping else self._damping.copy()
         for index, name in enumerate(robot.drives):
             site = file.joints.get(name)
             if site is not None and site.damping is not None:
                 gains[index] = site.damping
+            elif robot.pd and not gains[index]:
+                raise RobotError(f"joint {name} has no damping, so that a fault would let it fall: give it in the site file")
         return gains
 
     def damp(self) -> JointCommand:
@@ -107,7 +109,7 @@ def _bounds(contract: Contract, robot: RobotDescription, limits: Thresholds) -> 
     if contract.action.clip is not None:
         low, high = (np.array(side) for side in zip(*contract.action.clip, strict=True))
     if contract.robot is None:
-        return low, high
+        return _bounded(contract, low, high)
     place = [robot.joint_names.index(name) for name in contract.action.names]
     kind = contract.action.kind
     if kind in ("joint_position", "joint_position_increment"):
@@ -118,4 +120,15 @@ def _bounds(contract: Contract, robot: RobotDescription, limits: Thresholds) -> 
     if (low > high).any():  # A clip between such bounds would give a target beyond one of them.
         index = int((low > high).argmax())
         raise RobotError(f"joint {contract.action.names[index]}: no target is within both its action's clip and its limits")
+    return _bounded(contract, low, high)
+
+
+def _bounded(contract: Contract, low: Float64, high: Float64) -> tuple[Float64, Float64]:
+    endless = ~(np.isfinite(low) & np.isfinite(high))
+    if endless.any():
+        name = contract.action.names[int(endless.argmax())]
+        raise RobotError(
+            f"nothing bounds the targets of {name} ({contract.action.kind}): give it a limit in the site file, or a clip in "
+            "the bundle"
+        )
     return low, high

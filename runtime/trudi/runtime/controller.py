@@ -26,13 +26,15 @@ from trudi.runtime.contract import Contract
 from trudi.runtime.history import StateHistory
 from trudi.runtime.latents import LatentSource
 from trudi.runtime.limits import check_fit, combine
-from trudi.runtime.robot_file import RobotFile
 from trudi.runtime.robots.base import JointCommand, RobotDescription, RobotError, RobotState
 from trudi.runtime.robots.base import SupervisorState as State
+from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Conditions, Event, Fault, FaultCode, Motors, Supervisor, Violation
 from trudi.runtime.terms import Observer
 from trudi.runtime.watches import Watches
 
+MAX_VALID_NS = 1e9
+"""Longest that any command may be obeyed, however slow the policy; ns."""
 MOVING = (State.STANDBY, State.STAND, State.ACTIVE)
 
 
@@ -71,6 +73,13 @@ class ControllerCfg:
     """Command periods for which a command may be obeyed, and at least one control period: a robot that lets go and grips
     again within a few milliseconds is worse off than one that holds on."""
 
+    def __post_init__(self) -> None:
+        if self.between not in ("hold", "linear") or not self.valid_periods > 1.0:
+            raise RobotError(
+                f"between {self.between!r} and valid_periods {self.valid_periods}: between is hold or linear, a command is "
+                "valid for more than one period"
+            )
+
     def decimation(self, control_period_s: float) -> int:
         """Commands per action; RobotError where that is no whole number."""
         ratio = self.rate_hz * control_period_s
@@ -86,11 +95,11 @@ class ControllerCfg:
 class Controller:
     """Terms, watches, supervisor and actions put together. One thread at a time."""
 
-    def __init__(self, contract: Contract, robot: RobotDescription, file: RobotFile, cfg: ControllerCfg) -> None:
+    def __init__(self, contract: Contract, robot: RobotDescription, file: SiteFile, cfg: ControllerCfg) -> None:
         self.contract, self.robot, self.file, self.cfg = contract, robot, file, cfg
         self.decimation = cfg.decimation(contract.control_period_s)
         self.period_ns = round(1e9 / cfg.rate_hz)
-        self._valid_ns = round(max(cfg.valid_periods * self.period_ns, 1e9 * contract.control_period_s))
+        self._valid_ns = round(min(max(cfg.valid_periods * self.period_ns, 1e9 * contract.control_period_s), MAX_VALID_NS))
         check_fit(contract, robot, file, 1.0 / cfg.rate_hz)
         self.limits = combine(contract, robot, file)
         self._by_position = contract.action.kind in ("joint_position", "joint_position_increment")
@@ -111,7 +120,7 @@ class Controller:
         """The policy's last action before scale and offset (m,)."""
         self.target = np.zeros(m)
         """The target commanded last (m,), policy order; the command's unit."""
-        self._pose, self._policy, self._before = self._default_pose(), np.zeros(m), np.zeros(m)
+        self._pose, self._policy, self._before, self._last = self._default_pose(), np.zeros(m), np.zeros(m), np.zeros(m)
         self._ramp_from = np.zeros(m)
         self._commands = [np.array(command.neutral, float) for command in contract.commands]
         self._command_ns: list[int | None] = [None] * len(contract.commands)
@@ -316,10 +325,18 @@ class Controller:
         violation = self.watches.action(made, self.contract.control_period_s)
         if violation is None:
             self.action[:] = made
-            self._before[:] = self._policy
-            self._map.target(self.action, self._before, self._policy)
+            self._last[:] = self._policy
+            self._before[:] = self._between()
+            self._map.target(self.action, self._last, self._policy)
             self._step_slot = self._slot
         return violation
+
+    def _between(self) -> NDArray[np.float64]:
+        """Where the line from one target to the next has come to; without lines, the last target."""
+        if self.cfg.between == "hold":
+            return self._policy
+        part = min((self._slot - self._step_slot + 1) / self.decimation, 1.0)
+        return self._before + part * (self._policy - self._before)
 
     # Commanding.
 
@@ -346,10 +363,7 @@ class Controller:
         self.target += self._ramp_from
 
     def _policy_command(self, now_ns: int) -> JointCommand:
-        policy = self._policy
-        if self.cfg.between == "linear":
-            part = min((self._slot - self._step_slot + 1) / self.decimation, 1.0)
-            policy = self._before + part * (self._policy - self._before)
+        policy = self._between()
         fade_ns = self.file.fade_in_s * 1e9 if self.contract.robot is not None else 0.0
         weight = min((now_ns - self._active_ns) / fade_ns, 1.0) if fade_ns else 1.0
         if self._by_position:
@@ -390,7 +404,9 @@ class Controller:
         if stiff:
             self._ramp_from[:] = self.target
         else:
-            self._ramp_from[:] = self._within_limits(self.states.latest.joint_position[self._joints])
+            measured = self.states.latest.joint_position[self._joints]
+            # A position that is no number is a fault a moment later; until then there must be one.
+            self._ramp_from[:] = self._within_limits(np.where(np.isfinite(measured), measured, self._pose))
             self.target[:] = self._ramp_from
         farthest = float(np.abs(self._pose - self._ramp_from).max())
         time_s = max(self.file.stand_s, 0.5 * math.pi * farthest / self.file.stand_speed)  # a cosine's peak speed

@@ -10,8 +10,8 @@ import numpy as np
 from trudi.runtime.contract import Contract
 from trudi.runtime.errors import near_matches
 from trudi.runtime.interface import Joint
-from trudi.runtime.robot_file import JointLimits, RobotFile
 from trudi.runtime.robots.base import Float64, RobotDescription, RobotError, RobotJoint
+from trudi.runtime.site_file import JointLimits, SiteFile
 
 LIMIT_TOLERANCE = 1e-6
 """By which a bundle's position limit may be the wider one: what rounding to single precision costs; rad or m."""
@@ -42,7 +42,7 @@ class Thresholds:
     observation_high: Float64 | None = field(repr=False)
 
 
-def check_fit(contract: Contract, robot: RobotDescription, file: RobotFile, command_period_s: float) -> None:
+def check_fit(contract: Contract, robot: RobotDescription, file: SiteFile, command_period_s: float) -> None:
     """RobotError where the bundle cannot drive this robot: missing joints, wider limits, periods that do not fit.
 
     `Observer` refuses what the robot does not measure.
@@ -51,7 +51,7 @@ def check_fit(contract: Contract, robot: RobotDescription, file: RobotFile, comm
     known = {*robot.joint_names, *robot.drives}
     for name in file.joints:
         if name not in known:
-            raise RobotError(f"the robot file names the joint {name}, which {robot.name} lacks; {near_matches(name, known)}")
+            raise RobotError(f"the site file names the joint {name}, which {robot.name} lacks; {near_matches(name, known)}")
     if robot.state_period_s > contract.control_period_s * 1.001:
         raise RobotError(
             f"{robot.name} gives a state every {robot.state_period_s:g} s; the policy needs one at least every "
@@ -104,13 +104,13 @@ def _check_no_wider(joint: Joint, robot: RobotDescription, site: JointLimits | N
     if low < own[0] - LIMIT_TOLERANCE or high > own[1] + LIMIT_TOLERANCE:
         raise RobotError(
             f"joint {joint.name}: the bundle's position limit [{low:g}, {high:g}] is wider than {robot.name}'s "
-            f"[{own[0]:g}, {own[1]:g}]: train with the robot's limits, or set accept_wider_limits in the robot file to have "
+            f"[{own[0]:g}, {own[1]:g}]: train with the robot's limits, or set accept_wider_limits in the site file to have "
             "targets kept within the robot's"
         )
 
 
-def combine(contract: Contract, robot: RobotDescription, file: RobotFile) -> Thresholds:
-    """The strictest of what bundle, robot and robot file say."""
+def combine(contract: Contract, robot: RobotDescription, file: SiteFile) -> Thresholds:
+    """The strictest of what bundle, robot and site file say."""
     safety, site = contract.safety, file.safety
     bundle = {joint.name: joint for joint in contract.robot.joints} if contract.robot is not None else {}
     joints = [_strictest(own, bundle.get(own.name), file.joints.get(own.name)) for own in robot.joints]
@@ -141,7 +141,7 @@ def _strictest(own: RobotJoint, bundle: Joint | None, site: JointLimits | None) 
     low = max((limits[0] for limits in ranges), default=-math.inf)
     high = min((limits[1] for limits in ranges), default=math.inf)
     if low > high:
-        raise RobotError(f"joint {own.name}: no position is within all of its limits (robot, bundle and robot file)")
+        raise RobotError(f"joint {own.name}: no position is within all of its limits (robot, bundle and site file)")
     velocity = _lowest(*(source.velocity_limit for source in sources))
     return low, high, velocity, _lowest(*(source.effort_limit for source in sources))
 

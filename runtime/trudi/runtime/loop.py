@@ -170,6 +170,7 @@ class ControlLoop:
 
     def _run(self) -> None:
         self.notes += enter_realtime(self._cfg.realtime)
+        np.seterr(all="ignore")  # The watches look for what is no number; a warning would be printed from this thread.
         sleeper, period_ns = Sleeper(), self.controller.period_ns
         start_ns = monotonic_ns() + period_ns
         slot = missed = 0

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trudi.runtime.controller import Controller, Outcome
+from trudi.runtime.errors import TrudiRuntimeError
 from trudi.runtime.flight.recording import Channel, write_recording
 from trudi.runtime.flight.ring import RowRing
 from trudi.runtime.robots.base import RobotState
@@ -43,6 +44,13 @@ class RecorderCfg:
     """Time that the recorder looks back; s."""
     keyframe_s: float = 1.0
     """Time between keyframes; s."""
+
+    def __post_init__(self) -> None:
+        if not (0.0 < self.keyframe_s <= self.seconds < math.inf):
+            raise TrudiRuntimeError(
+                f"record for {self.seconds:g} s with a keyframe every {self.keyframe_s:g} s: both must be above 0, the "
+                "latter the shorter"
+            )
 
 
 def tick_dtype(controller: Controller, stages: int) -> np.dtype[Any]:
@@ -105,7 +113,7 @@ class FlightRecorder:
         self._about = {
             **self._about,
             "robot": robot.model_dump_json(),
-            "robot_file": controller.file.model_dump_json(),
+            "site_file": controller.file.model_dump_json(),
             "controller": json.dumps(asdict(controller.cfg)),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "machine": f"{platform.machine()} {platform.system()} Python {platform.python_version()} numpy {np.__version__}",

@@ -29,9 +29,9 @@ from trudi.runtime.recorder import (
     state_dtype,
     tick_dtype,
 )
-from trudi.runtime.robot_file import RobotFile
 from trudi.runtime.robots.base import RobotDescription, RobotState
 from trudi.runtime.robots.base import SupervisorState as State
+from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event, FaultCode, Violation
 
 COMPARED = ("stepped", "observation", "output", "action", "target", "command", "supervisor", "motors", "fault")
@@ -217,7 +217,7 @@ class _Player:
 
 def _controller(path: Path, recording: Recording, bundle: Bundle) -> Controller:
     about = recording.metadata.get(ABOUT)
-    if about is None or not {"bundle", "robot", "robot_file", "controller"} <= about.keys():
+    if about is None or not {"bundle", "robot", "site_file", "controller"} <= about.keys():
         raise RecordingError(f"{path} is no flight of `trudi run`: its metadata lack what a replay needs")
     if about["bundle"] != bundle.digest:
         raise RecordingError(
@@ -226,7 +226,7 @@ def _controller(path: Path, recording: Recording, bundle: Bundle) -> Controller:
         )
     try:
         robot = RobotDescription.model_validate_json(about["robot"])
-        file = RobotFile.model_validate_json(about["robot_file"])
+        file = SiteFile.model_validate_json(about["site_file"])
         cfg = ControllerCfg(**json.loads(about["controller"]))
     except (ValueError, TypeError) as error:
         raise RecordingError(f"{path}: its description of the flight is damaged: {error}") from None

@@ -20,9 +20,9 @@ from trudi.runtime.golden import GOLDEN, GoldenCases
 from trudi.runtime.loop import STAGES, ControlLoop, LoopCfg
 from trudi.runtime.realtime import process_age_s
 from trudi.runtime.recorder import FlightRecorder, RecorderCfg
-from trudi.runtime.robot_file import RobotFile
 from trudi.runtime.robots.base import Robot, RobotError
 from trudi.runtime.robots.injection import Fault
+from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event
 from trudi.runtime.verification import engines_in, flavour_of, open_engine
 
@@ -49,7 +49,7 @@ class SessionCfg:
 class Session:
     """A control loop with what it needs. A context manager that damps and closes everything, the robot excepted."""
 
-    def __init__(self, bundle: Bundle, robot: Robot, file: RobotFile, cfg: SessionCfg) -> None:
+    def __init__(self, bundle: Bundle, robot: Robot, file: SiteFile, cfg: SessionCfg) -> None:
         """Configures; the supervisor is INACTIVE then. TrudiRuntimeError says what does not fit, before anything moves."""
         contract = bundle.contract
         self.controller = Controller(contract, robot.describe(), file, cfg.controller)
@@ -129,7 +129,7 @@ def loaders(bundle: Bundle) -> Mapping[str, Loader]:
     return known
 
 
-def spread_latents(bundle: Bundle, engine: Engine, count: int, file: RobotFile) -> NDArray[np.float32] | None:
+def spread_latents(bundle: Bundle, engine: Engine, count: int, file: SiteFile) -> NDArray[np.float32] | None:
     """Latents (count, m) of the prior for measuring how far actions differ; None where that is not asked for."""
     if count == 0:
         if file.safety.max_latent_spread is not None:

@@ -161,7 +161,7 @@ TABLE: Final = _rows("""
     FAULT        | RESET        | state ACTIVE       | STANDBY      | DAMP
 """)
 
-# A falling or burning robot is never held stiff, whatever the robot file asks for.
+# A falling or burning robot is never held stiff, whatever the site file asks for.
 ALWAYS_DAMP: Final = frozenset({FaultCode.TILT, FaultCode.JOINT_EFFORT, FaultCode.ORIENTATION, FaultCode.INTERNAL})
 
 

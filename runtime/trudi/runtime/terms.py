@@ -27,11 +27,12 @@ JOINT_ARRAYS: Final = ("joint_position", "joint_velocity", "joint_effort")
 
 
 def projected_gravity(quaternion_xyzw: Float64, out: Float64) -> None:
-    """The unit vector of gravity in the frame that the unit quaternion rotates into the world: R^T (0, 0, -1)."""
+    """The unit vector of gravity in the frame that the quaternion, of any length, rotates into the world: R^T (0, 0, -1)."""
     x, y, z, w = quaternion_xyzw.tolist()
-    out[0] = 2.0 * (w * y - x * z)
-    out[1] = -2.0 * (w * x + y * z)
-    out[2] = 2.0 * (x * x + y * y) - 1.0
+    two = 2.0 / max(x * x + y * y + z * z + w * w, 1e-12)
+    out[0] = two * (w * y - x * z)
+    out[1] = -two * (w * x + y * z)
+    out[2] = two * (x * x + y * y) - 1.0
 
 
 def tilt(quaternion_xyzw: Float64) -> float:

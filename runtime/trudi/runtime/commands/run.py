@@ -15,11 +15,11 @@ from trudi.runtime.errors import TrudiRuntimeError, near_matches
 from trudi.runtime.loop import LoopCfg
 from trudi.runtime.realtime import RealtimeCfg
 from trudi.runtime.recorder import RecorderCfg
-from trudi.runtime.robot_file import RobotFile, read_robot_file
 from trudi.runtime.robots.base import Robot, RobotError, RobotReport
 from trudi.runtime.robots.injection import Fault, read_schedule
 from trudi.runtime.robots.udp import UdpRobot
 from trudi.runtime.session import Session, SessionCfg
+from trudi.runtime.site_file import SiteFile, read_site_file
 from trudi.runtime.summary import LiveTable, facts, page
 
 FLIGHTS = Path("runs") / "flights"
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     """Runs a bundle's policy on a robot, real time, with the supervisor between the two; 1 where it ended in a fault."""
     args = arguments(argv)
     faults = read_schedule(args.faults) if args.faults is not None else ()
-    file = read_robot_file(args.robot_file) if args.robot_file is not None else RobotFile(joints={})
+    file = read_site_file(args.site) if args.site is not None else SiteFile(joints={})
     if args.fade_in is not None:
         file = file.model_copy(update={"fade_in_s": args.fade_in})
     with Bundle.open(args.bundle, trust=args.trust) as bundle:
@@ -57,7 +57,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         "--robot", default="mujoco", help="`mujoco`, a simulated robot in its own process, or `udp:HOST:PORT`"
     )
     parser.add_argument("--task", help="task of the simulated robot (default: the bundle's)")
-    parser.add_argument("--robot-file", type=Path, metavar="FILE", help="limits and thresholds of this robot (YAML)")
+    parser.add_argument("--site", type=Path, metavar="FILE", help="limits and thresholds of this robot (YAML)")
     parser.add_argument("--seconds", type=float, default=20.0, help="time under the policy; s (default: 20)")
     parser.add_argument(
         "--rate", type=float, help="commands a second, a multiple of the policy's rate (default: four times it)"

@@ -1,4 +1,4 @@
-"""The robot file: what a robot's owner adds to what the robot says and the bundle asks for. The stricter always counts.
+"""The site file: what a robot's owner adds to what the robot says and the bundle asks for. The stricter always counts.
 
 ```yaml
 joints:
@@ -56,7 +56,7 @@ class SiteSafety(Model):
     """Standard deviation of an action over a few latents that is out of distribution; action unit. Null: not watched."""
 
 
-class RobotFile(Model):
+class SiteFile(Model):
     """The whole file; every field may be absent."""
 
     joints: Annotated[dict[Name, JointLimits], Field(max_length=256, default_factory=dict[str, JointLimits])]
@@ -79,16 +79,16 @@ class RobotFile(Model):
     """Whether a bundle whose position limits are wider than the robot's is taken, its targets kept within the robot's."""
 
 
-def read_robot_file(path: Path) -> RobotFile:
+def read_site_file(path: Path) -> SiteFile:
     """The file at `path`, YAML or JSON; TrudiRuntimeError says in one line what is wrong with it."""
     values = read_yaml(path)
-    known, unknown = split_unknown(RobotFile, {name: value for name, value in values.items() if name != "joints"}, "")
+    known, unknown = split_unknown(SiteFile, {name: value for name, value in values.items() if name != "joints"}, "")
     if unknown:
         raise TrudiRuntimeError(f"{path}: {unknown[0].explain()}")
     if "joints" in values:
         known["joints"] = values["joints"]  # a mapping by names of joints, which are nobody's fields
     try:
-        return RobotFile.model_validate(known)
+        return SiteFile.model_validate(known)
     except ValidationError as error:
         raise TrudiRuntimeError(f"{path}: {explain(error)}") from None
 

@@ -1,11 +1,11 @@
-"""The robot file: what it may say, and for everything else one line that names file, field and value."""
+"""The site file: what it may say, and for everything else one line that names file, field and value."""
 
 import json
 
 import pytest
 
 from trudi.runtime.errors import TrudiRuntimeError
-from trudi.runtime.robot_file import MAX_FILE_BYTES, RobotFile, read_robot_file
+from trudi.runtime.site_file import MAX_FILE_BYTES, SiteFile, read_site_file
 
 WHOLE = """
 joints:
@@ -31,25 +31,25 @@ def written(tmp_path, text):
 def refusal(tmp_path, text):
     path = written(tmp_path, text)
     with pytest.raises(TrudiRuntimeError) as caught:
-        read_robot_file(path)
+        read_site_file(path)
     message = str(caught.value)
     assert message.startswith(str(path)) and "\n" not in message
     return message.removeprefix(str(path))
 
 
 def test_the_whole_file(tmp_path):
-    file = read_robot_file(written(tmp_path, WHOLE))
+    file = read_site_file(written(tmp_path, WHOLE))
     assert file.joints["FR_calf_joint"].velocity_limit == 20.0 and file.joints["FR_calf_joint"].damping == 2.0
     assert file.joints["FR_hip_joint"].position_limit == (-0.5, 0.5) and file.joints["FR_hip_joint"].damping is None
     assert (file.safety.max_tilt_rad, file.safety.state_age_lost_s, file.safety.max_overruns_in_row) == (0.8, 0.1, 2)
     assert (file.position_margin, file.out_of_range_steps, file.stand_s, file.stand_speed) == (0.05, 3, 1.0, 0.5)
     assert (file.fade_in_s, file.on_fault, file.accept_wider_limits) == (0.0, "freeze", True)
-    assert read_robot_file(written(tmp_path, file.model_dump_json())) == file, "JSON is YAML, and nothing is lost"
+    assert read_site_file(written(tmp_path, file.model_dump_json())) == file, "JSON is YAML, and nothing is lost"
 
 
 def test_every_field_may_be_absent(tmp_path):
-    file = read_robot_file(written(tmp_path, "{}"))
-    assert file == RobotFile(joints={}) and not file.joints
+    file = read_site_file(written(tmp_path, "{}"))
+    assert file == SiteFile(joints={}) and not file.joints
     assert (file.on_fault, file.accept_wider_limits, file.fade_in_s, file.position_margin) == ("damp", False, 1.0, 0.1)
 
 
@@ -112,17 +112,17 @@ def test_every_refusal_names_file_and_field(tmp_path, text, words):
 
 @pytest.mark.parametrize(("word", "number"), [("1e-3", 1e-3), ("2.5e1", 25.0), ("1.0e+1", 10.0), ("1E2", 100.0), ("7", 7.0)])
 def test_numbers_as_people_write_them(tmp_path, word, number):
-    assert read_robot_file(written(tmp_path, f"stand_s: {word}")).stand_s == number
-    assert "1e3abc" in read_robot_file(written(tmp_path, "joints: {1e3abc: {damping: 1}}")).joints
+    assert read_site_file(written(tmp_path, f"stand_s: {word}")).stand_s == number
+    assert "1e3abc" in read_site_file(written(tmp_path, "joints: {1e3abc: {damping: 1}}")).joints
 
 
 def test_files_that_cannot_be_read(tmp_path):
     with pytest.raises(TrudiRuntimeError, match=r"none.yaml cannot be read: No such file"):
-        read_robot_file(tmp_path / "none.yaml")
+        read_site_file(tmp_path / "none.yaml")
     with pytest.raises(TrudiRuntimeError, match="cannot be read: Is a directory"):
-        read_robot_file(tmp_path)
+        read_site_file(tmp_path)
 
 
 def test_what_a_recording_keeps_of_it_is_the_same_file():
-    file = RobotFile.model_validate_json(json.dumps({"joints": {"hip": {"damping": 0.1}}, "fade_in_s": 0.1}))
-    assert RobotFile.model_validate_json(file.model_dump_json()) == file
+    file = SiteFile.model_validate_json(json.dumps({"joints": {"hip": {"damping": 0.1}}, "fade_in_s": 0.1}))
+    assert SiteFile.model_validate_json(file.model_dump_json()) == file
