@@ -125,7 +125,7 @@ def test_a_graph_that_does_not_reproduce_its_golden_actions_is_refused(go1_bundl
         (("--engine", "torch"), "unknown engine 'torch'; available: onnx, onnx-cuda"),
         (("--spread-latents", "4"), "export it with --noise seeded"),
         (("--task", "CartpoleSwingup"), "--task, --view and the robot's faults are for --robot mujoco"),
-        (("--faults", "/nowhere/faults.yaml"), "/nowhere/faults.yaml: cannot be read"),
+        (("--faults", "/nowhere/faults.yaml"), "/nowhere/faults.yaml cannot be read"),
         (("--json", "/proc/nothing/x.json"), "cannot be written"),
     ],
 )

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from trudi.runtime.errors import TrudiRuntimeError
-from trudi.runtime.site_file import MAX_FILE_BYTES, SiteFile, read_site_file
+from trudi.runtime.site_file import SiteFile, read_site_file
+from trudi.runtime.yaml_file import MAX_FILE_BYTES
 
 WHOLE = """
 joints:
@@ -90,17 +91,17 @@ def test_every_field_may_be_absent(tmp_path):
         ("1: 2", ["the key 1 is no name"]),
         ("on: 2", ["the key True is no name"]),
         ("safety: {on: 2}", ["the key True is no name"]),
-        ("? [a, b]\n: 3", ["is not YAML", "is no name"]),
-        ("? {a: b}\n: 3", ["is not YAML", "is no name"]),
-        ("a: &x {b: 1}\nc: {<<: *x}", ["is not YAML"]),
-        ("- 1\n- 2", ["must hold `field: value` pairs"]),
-        ("", ["must hold `field: value` pairs"]),
-        ("fade_in_s", ["must hold `field: value` pairs"]),
-        ("fade_in_s: [1", ["is not YAML"]),
-        ("a: b: c", ["is not YAML"]),
-        ("fade_in_s: !!python/object/apply:os.system [ls]", ["is not YAML"]),
-        (b"fade_in_s: \xff", ["is not YAML"]),
-        ("[" * 20_000, ["is not YAML"]),
+        ("? [a, b]\n: 3", ["is not valid YAML", "is no name"]),
+        ("? {a: b}\n: 3", ["is not valid YAML", "is no name"]),
+        ("a: &x {b: 1}\nc: {<<: *x}", ["unknown field 'a'"]),
+        ("- 1\n- 2", ["must hold `key: value` lines, not a"]),
+        ("", ["must hold `key: value` lines, not a"]),
+        ("fade_in_s", ["must hold `key: value` lines, not a"]),
+        ("fade_in_s: [1", ["is not valid YAML"]),
+        ("a: b: c", ["is not valid YAML"]),
+        ("fade_in_s: !!python/object/apply:os.system [ls]", ["is not valid YAML"]),
+        (b"fade_in_s: \xff", ["is not valid YAML"]),
+        ("[" * 20_000, ["is not valid YAML"]),
         ("fade_in_s: 1  #" + " " * MAX_FILE_BYTES, ["is larger than the"]),
     ],
     ids=range(46),

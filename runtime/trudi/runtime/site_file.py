@@ -10,18 +10,15 @@ fade_in_s: 2.0
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Literal
 
-import yaml
 from pydantic import Field, Strict, ValidationError
 
 from trudi.runtime.errors import TrudiRuntimeError
 from trudi.runtime.model import Float, Int, Model, Name, NonNegative, Positive, Range
-from trudi.runtime.reading import Values, explain, split_unknown
-
-MAX_FILE_BYTES = 1 << 20
+from trudi.runtime.reading import explain, split_unknown
+from trudi.runtime.yaml_file import read_yaml
 
 
 class JointLimits(Model):
@@ -91,42 +88,3 @@ def read_site_file(path: Path) -> SiteFile:
         return SiteFile.model_validate(known)
     except ValidationError as error:
         raise TrudiRuntimeError(f"{path}: {explain(error)}") from None
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML whose keys may not stand twice: YAML itself takes the last in silence."""
-
-
-def _unique_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
-    keys: list[Any] = [loader.construct_object(key, deep=True) for key, _ in node.value]
-    seen: set[str] = set()
-    for key in keys:
-        if not isinstance(key, str):
-            wrong = f"the key {key!r} is no name (YAML takes yes, no, on and off for booleans)"
-            raise yaml.constructor.ConstructorError(None, None, wrong, node.start_mark)
-        if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", node.start_mark)
-        seen.add(key)
-    return dict(zip(keys, (loader.construct_object(value, deep=True) for _, value in node.value), strict=True))
-
-
-# YAML 1.1 reads 1e-3 as a word and 1.0e-3 as a number; people, and YAML 1.2, mean a number by both.
-_StrictLoader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?\d[\d_]*(\.[\d_]*)?[eE][-+]?\d+$"), list("-+0123456789")
-)
-_StrictLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique_mapping)
-
-
-def read_yaml(path: Path) -> Values:
-    """The mapping in a YAML or JSON file; TrudiRuntimeError where it cannot be read or is none."""
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise TrudiRuntimeError(f"{path} is larger than the {MAX_FILE_BYTES} bytes that are read")
-        loaded = yaml.load(path.read_text(encoding="utf-8"), _StrictLoader)
-    except OSError as error:
-        raise TrudiRuntimeError(f"{path} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise TrudiRuntimeError(f"{path} is not YAML: {error}") from None
-    if not isinstance(loaded, dict):
-        raise TrudiRuntimeError(f"{path} must hold `field: value` pairs")
-    return cast("Values", loaded)

@@ -10,6 +10,8 @@ from typing import Any, cast
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
+from trudi.runtime import yaml_file as runtime_yaml
+from trudi.runtime.errors import TrudiRuntimeError
 from trudi.train.agent import DualsCfg, OptimCfg
 from trudi.train.critic import CriticCfg
 from trudi.train.errors import TrainError, near_matches
@@ -71,20 +73,6 @@ class TrainCfg:
     def steps_per_iteration(self) -> int:
         """Environment steps of one iteration, M x T."""
         return self.num_envs * self.rollout_steps
-
-
-class _NoTwins(yaml.SafeLoader):
-    """A key that stands twice is an error: YAML would take the last one in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                continue
-            if key.value in seen:
-                raise yaml.YAMLError(f"the key '{key.value}' stands twice, line {key.start_mark.line + 1}")
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
 
 
 def presets_folder() -> Path:
@@ -167,14 +155,9 @@ def _preset_path(source: Path | str) -> Path:
 def read_yaml(path: Path) -> dict[str, Any]:
     """The `key: value` lines of a YAML file; TrainError where it holds something else, or a key twice."""
     try:
-        loaded = yaml.load(path.read_text(), Loader=_NoTwins)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise TrainError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    except OSError as error:
-        raise TrainError(f"{path} cannot be read: {error.strerror}") from None
-    if not isinstance(loaded, dict):
-        raise TrainError(f"{path} must hold `key: value` lines, not a {type(loaded).__name__}")
-    return cast("dict[str, Any]", loaded)
+        return runtime_yaml.read_yaml(path)
+    except TrudiRuntimeError as error:
+        raise TrainError(str(error)) from None
 
 
 def _reject_unknown(kind: type[Any], values: dict[str, Any], where: str, prefix: str) -> None:

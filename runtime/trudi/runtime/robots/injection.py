@@ -6,15 +6,15 @@ good where it lies in messages or clocks, and happens once where it moves the ro
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from trudi.runtime.errors import near_matches, quoted
+from trudi.runtime.errors import TrudiRuntimeError, near_matches, quoted
 from trudi.runtime.robots.base import RobotError
+from trudi.runtime.yaml_file import load_yaml
 
 _NAMED_FIELDS = ("joint_position", "joint_velocity", "quaternion_xyzw", "angular_velocity", "linear_velocity", "height")
 
@@ -155,15 +155,10 @@ def _parse_entry(entry: object, where: str) -> Fault:
 
 def read_schedule(path: Path) -> tuple[Fault, ...]:
     """The faults in a YAML or JSON file. RobotError names the file, the entry and what is available."""
-    import yaml
-
     try:
-        text = path.read_text(encoding="utf-8")
-        entries = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RobotError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise RobotError(f"{path}: is not valid {'JSON' if path.suffix == '.json' else 'YAML'}: {error}") from error
+        entries = load_yaml(path)
+    except TrudiRuntimeError as error:
+        raise RobotError(str(error)) from None
     return parse_schedule(entries, str(path))
 
 
