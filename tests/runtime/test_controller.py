@@ -388,6 +388,29 @@ def test_a_frozen_policy_keeps_its_last_target_until_the_robot_falls():
     assert bench.fault == "ENGINE"
 
 
+def test_a_frozen_robot_whose_states_stop_is_let_go():
+    """Nobody sees it fall any more."""
+    bench = arm(file=quick(on_fault="freeze")).to(State.ACTIVE)
+    assert bench.tick(outcome=Outcome.FAILED).stiffness.all()
+    for _ in range(99):  # 99 ticks of 5 ms are within state_age_lost_s, 0.5 s, and 101 are not
+        assert bench.tick(state=None).stiffness.all()
+    bench.tick(state=None)
+    assert is_safe(bench.tick(state=None), pd=True)
+    assert is_safe(bench.tick(), pd=True) and bench.fault == "ENGINE"
+
+
+def test_a_step_that_is_due_ends_the_one_that_is_still_awaited():
+    """Otherwise a graph that is always a little late would halve the policy's rate, and nobody would count it."""
+    bench = arm(rate_hz=50.0).to(State.ACTIVE)  # a control step every tick
+    bench.tick(outcome=Outcome.PENDING)
+    assert bench.stepped and bench.controller.awaiting
+    for late in range(1, 5):
+        bench.tick(outcome=Outcome.PENDING)
+        assert bench.stepped and bench.controller.watches.overruns == late
+    bench.tick(outcome=Outcome.PENDING)
+    assert bench.fault == "OVERRUN", "five in a row"
+
+
 @pytest.mark.parametrize("kind", ["joint_velocity", "joint_effort"])
 def test_a_policy_without_position_targets_has_none_to_freeze_at(kind):
     values = arm_values(kind=kind, offset=[0.0, 0.0])

@@ -130,11 +130,12 @@ def test_the_first_fault_is_latched_and_later_ones_are_counted():
 
 @pytest.mark.parametrize("code", list(FaultCode), ids=lambda code: code.name)
 @pytest.mark.parametrize("state", NORMAL, ids=lambda state: state.name)
-def test_freeze_holds_only_what_stood_and_neither_a_falling_nor_a_burning_robot(state, code):
+def test_freeze_holds_only_what_stood_and_neither_a_falling_nor_an_unknown_robot(state, code):
     supervisor = supervisor_in(state, freeze_on_fault=True)
     supervisor.raise_fault(violation(code), 1)
     falls = code in {FaultCode.TILT, FaultCode.JOINT_EFFORT, FaultCode.ORIENTATION, FaultCode.INTERNAL}
-    held = state in {State.STAND, State.ACTIVE} and not falls
+    unknown = code.name.startswith("STATE_") or code is FaultCode.ROBOT_WRITE
+    held = state in {State.STAND, State.ACTIVE} and not falls and not unknown
     assert supervisor.motors is (Motors.FREEZE if held else AFTER_FAULT[state][0])
     assert supervisor.request(Event.RESET, WELL) is None and supervisor.motors not in STIFF
 

@@ -215,6 +215,11 @@ class Controller:
         return self._awaited and self.supervisor.state is State.ACTIVE
 
     @property
+    def last_slot(self) -> bool:
+        """Whether the next slot begins another control step."""
+        return self._slot + 1 >= self._next_step
+
+    @property
     def commands(self) -> list[NDArray[np.float64]]:
         """The commands as they were given, each (elements,)."""
         return self._commands
@@ -291,7 +296,9 @@ class Controller:
     def _begin_step(self, now_ns: int) -> bool:
         if self._next_step < 0:
             self._next_step = self._slot
-        if self._slot < self._next_step or self._awaited:
+        if self._slot < self._next_step:
+            return False
+        if self._awaited and not self._give_up(now_ns):
             return False
         late = (self._slot - self._next_step) // self.decimation
         self._next_step = self._slot + self.decimation - (self._slot - self._next_step) % self.decimation
@@ -304,6 +311,11 @@ class Controller:
         self.latent = self.latents.next()
         self._awaited = True
         return True
+
+    def _give_up(self, now_ns: int) -> bool:
+        """The next control step is due before the last one's action came; False where that was once too often."""
+        self._end_step(now_ns, Outcome.LATE, None, math.nan)
+        return self.supervisor.state is State.ACTIVE
 
     def _end_step(self, now_ns: int, outcome: Outcome, output: NDArray[np.float32] | None, spread: float) -> None:
         self._awaited = False

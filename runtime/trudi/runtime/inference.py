@@ -12,6 +12,7 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +44,11 @@ class InferenceThread:
         """Largest standard deviation of an action's element over the latents, of an observation not long ago."""
         self.busy = False
         """Whether the graph still computes what was submitted last."""
-        self.duration_ns = 0
-        """Time the graph took for the last action that came."""
+        self.finished_ns = 0
+        """When the last action that came was there; CLOCK_MONOTONIC."""
         self._failed = self._closing = False
-        self._realtime = realtime
+        # Below the loop's own: of two equal priorities on one core, a graph that computes would keep the loop from waking.
+        self._realtime = replace(realtime, priority=max(realtime.priority - 1, 1) if realtime.priority else 0)
         self._go, self._done = os.eventfd(0), os.eventfd(0)
         if self._done >= FD_SETSIZE:
             raise EngineError(f"more than {FD_SETSIZE} files are open in this process: make the session before opening them")
@@ -98,13 +100,12 @@ class InferenceThread:
             os.eventfd_read(self._go)
             if self._closing:
                 return
-            begin = monotonic_ns()
             try:
                 np.copyto(self.action, self._infer(self._observation, self._latent))
                 self._failed = False
             except Exception as error:  # Whatever the library raises must reach the supervisor, not end this thread.
                 self.error, self._failed = f"{type(error).__name__}: {error}", True
-            self.duration_ns = monotonic_ns() - begin
+            self.finished_ns = monotonic_ns()
             measure = self._spread_latents if not self._failed else None
             spread_of = None if measure is None else self._observation.copy()
             os.eventfd_write(self._done, 1)
@@ -112,10 +113,13 @@ class InferenceThread:
                 self._measure_spread(spread_of, measure)
 
     def _measure_spread(self, observation: Float32, latents: NDArray[np.float32]) -> None:
-        """After the action is handed over; the next one waits for it, so few latents are enough."""
+        """After the action is handed over; the next one waits for it, so few latents are enough.
+
+        NaN where the engine fails: it will fail at the next action, too, where that can be told from this one.
+        """
         try:
             actions = np.array([self._infer(observation, latent[None]).copy() for latent in latents])
-        except Exception as error:
-            self.error, self._failed = f"{type(error).__name__}: {error}", True
+        except Exception:
+            self.spread = math.nan
             return
         self.spread = float(actions.std(0).max())

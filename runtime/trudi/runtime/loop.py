@@ -11,6 +11,7 @@ from __future__ import annotations
 import collections
 import math
 import threading
+import time
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,6 +39,9 @@ SPANS: Final = ("input_age", "tick", "observation_to_command", "state_to_command
 that carries its action; the same from the state's own stamp."""
 PUBLISH_BY: Final = 0.8
 """Part of a command period after which a command goes out without an action that is still being computed."""
+ANSWER_S: Final = 0.002
+"""Time between two looks for the answer to a request; s."""
+ENDED: Final = "the control loop has ended"
 MAX_ERRORS: Final = 3
 """Ticks in a row that may raise an error before the loop ends and leaves the robot to its own timeout."""
 
@@ -57,13 +61,27 @@ class LoopCfg:
 
 
 class Request:
-    """An operator's wish, and the loop's answer to it."""
+    """An operator's wish, and the loop's answer to it. Without locks: who asks looks for the answer now and then."""
 
     def __init__(self, event: Event) -> None:
         self.event = event
         self.refusal: str | None = None
         """Why it was refused; None where it was granted."""
-        self.answered = threading.Event()
+        self.answered = False
+        self._claims = collections.deque((None,))
+
+    def claim(self) -> bool:
+        """True for the first who claims it: the loop, to answer it, or who asked, to take it back."""
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        return True
+
+    def answer(self, refusal: str | None) -> None:
+        """The loop's answer."""
+        self.refusal = refusal
+        self.answered = True
 
 
 class Times:
@@ -109,7 +127,7 @@ class ControlLoop:
         self._thread: threading.Thread | None = None
         self._stopping = False
         self._stage_ns = [0] * len(STAGES)
-        self._due_ns = self._read_ns = self._observed_ns = self._observed_stamp_ns = self._errors = 0
+        self._slot = self._due_ns = self._read_ns = self._observed_ns = self._observed_stamp_ns = self._errors = 0
         self._output: NDArray[np.float32] | None = None
         self.notes: list[str] = []
         """What the operating system did not permit."""
@@ -146,10 +164,11 @@ class ControlLoop:
         """Asks for another state and waits for the answer: None where it was granted, otherwise the reason why not."""
         request = Request(event)
         self._requests.append(request)
-        if not request.answered.wait(timeout_s):
-            return (
-                f"the control loop did not answer within {timeout_s:g} s" if self.running else "the control loop has ended"
-            )
+        end_ns = monotonic_ns() + round(timeout_s * 1e9)
+        while not request.answered:
+            if (monotonic_ns() > end_ns or not self.running) and request.claim():
+                return f"the control loop did not answer within {timeout_s:g} s" if self.running else ENDED
+            time.sleep(ANSWER_S)
         return request.refusal
 
     def command(self, name: str, values: Sequence[float], received_ns: int | None = None) -> None:
@@ -194,19 +213,22 @@ class ControlLoop:
             self.error = traceback.format_exc()
             code = FaultCode.ROBOT_WRITE if isinstance(error, RobotError) else FaultCode.INTERNAL
             self._fail(Violation(code, f"{type(error).__name__}: {error}", math.nan, math.nan), now_ns)
-            self._damp(now_ns)
+            if self.controller.supervisor.motors is not Motors.NOTHING:
+                self._damp(now_ns)
 
     def _tick(self, now_ns: int, deadline_ns: int, slot: int, missed: int) -> None:
         controller, recorder = self.controller, self._recorder
         was = controller.supervisor.state
+        self._slot = slot
         self._read()
         self._read_ns = monotonic_ns()
         request = self._take_commands(now_ns)
+        awaited = controller.awaiting
         wanted = controller.begin(now_ns, slot, missed)
         if wanted:
             self._observed_ns, self._observed_stamp_ns = self._read_ns, controller.states.latest.stamp_ns
         observed_ns = monotonic_ns()
-        outcome = self._infer(wanted, now_ns, deadline_ns)
+        outcome = self._infer(wanted, awaited, now_ns, deadline_ns)
         inferred_ns = monotonic_ns()
         fresh = outcome in (Outcome.TEACHER, Outcome.STUDENT)
         output = self._output if fresh else None
@@ -252,15 +274,17 @@ class ControlLoop:
         if not self._requests:
             return None
         request = self._requests.popleft()
-        request.refusal = self.controller.request(request.event, now_ns)
-        request.answered.set()
+        if not request.claim():
+            return None  # whoever asked has given up
+        request.answer(self.controller.request(request.event, now_ns))
         return request.event
 
-    def _infer(self, wanted: bool, now_ns: int, deadline_ns: int) -> Outcome:
+    def _infer(self, wanted: bool, awaited: bool, now_ns: int, deadline_ns: int) -> Outcome:
         """The deadline policy: the policy's action, else the student's, else none, and then the last target is held."""
         controller, inference = self.controller, self._inference
         if wanted:
             self.times.steps += 1
+            self.times.late += awaited  # the step before, whose action has not come
             self._due_ns = now_ns + round(self._cfg.deadline * controller.contract.control_period_s * 1e9)
             if inference.busy and not inference.wait(0):
                 return self._late()  # still at the action before, which nobody waits for any more
@@ -269,9 +293,12 @@ class ControlLoop:
             return Outcome.NONE
         publish_ns = deadline_ns + round(PUBLISH_BY * controller.period_ns)
         if inference.wait(min(self._due_ns, publish_ns)):
+            if inference.finished_ns > self._due_ns:
+                return self._late()
             self._output = inference.action
             return Outcome.FAILED if inference.failed else Outcome.TEACHER
-        return self._late() if monotonic_ns() >= self._due_ns else Outcome.PENDING
+        over = monotonic_ns() >= self._due_ns or controller.last_slot
+        return self._late() if over else Outcome.PENDING
 
     def _late(self) -> Outcome:
         if self._student is None:
@@ -330,7 +357,10 @@ class ControlLoop:
         if self.controller.supervisor.motors is not Motors.NOTHING:
             self.controller.request(Event.DEACTIVATE, now_ns)
             self._damp(now_ns)
+        if self._recorder is not None and self._errors:  # No tick follows that would say so.
+            controller, none = self.controller, (0,) * len(STAGES)
+            self._recorder.tick(controller, now_ns, self._slot, 0, None, False, Outcome.NONE, None, math.nan, none)
         while self._requests:
             request = self._requests.popleft()
-            request.refusal = "the control loop has ended"
-            request.answered.set()
+            if request.claim():
+                request.answer(ENDED)

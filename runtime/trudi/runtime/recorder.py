@@ -15,6 +15,7 @@ import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -116,7 +117,8 @@ class FlightRecorder:
             "site_file": controller.file.model_dump_json(),
             "controller": json.dumps(asdict(controller.cfg)),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "machine": f"{platform.machine()} {platform.system()} Python {platform.python_version()} numpy {np.__version__}",
+            "trudi": version_of("trudi"),
+            "machine": machine(),
         }
         self._keyframes.append((0, controller.memory()))
 
@@ -209,6 +211,19 @@ def _useful(
     if len(states) and (overwritten := int(states["tick"][0])) > 0:
         first = max(first, overwritten + 1)  # the states of that tick may have begun before the ring's oldest
     return [(tick, memory) for tick, memory in keyframes if first <= tick <= int(ticks["tick"][-1])]
+
+
+def machine() -> str:
+    """What computes, in words: processor, system, Python and numpy."""
+    return f"{platform.machine()} {platform.system()} Python {platform.python_version()} numpy {np.__version__}"
+
+
+def version_of(package: str) -> str:
+    """Of an installed package; a word where it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def _npz(memory: dict[str, NDArray[Any]]) -> bytes:

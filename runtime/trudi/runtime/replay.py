@@ -26,11 +26,12 @@ from trudi.runtime.recorder import (
     REJECTED,
     STATES,
     TICKS,
+    machine,
     state_dtype,
     tick_dtype,
+    version_of,
 )
 from trudi.runtime.robots.base import RobotDescription, RobotState
-from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event, FaultCode, Violation
 
@@ -68,6 +69,8 @@ class Replay:
     """The first of them."""
     fault: str
     """The fault that the flight ended with, computed again; empty where there was none."""
+    note: str = ""
+    """What was another machine or engine than in flight, and may give other last digits; empty where nothing was."""
 
     @property
     def identical(self) -> bool:
@@ -119,6 +122,7 @@ def replay(path: Path, bundle: Bundle, teacher: Engine, student: Engine | None) 
         differences=player.differences,
         first=tuple(player.first),
         fault="" if fault is None else str(fault),
+        note=_other(recording.metadata[ABOUT], teacher),
     )
 
 
@@ -246,7 +250,11 @@ def _rows(path: Path, recording: Recording, controller: Controller) -> tuple[NDA
 
 
 def _restore(controller: Controller, path: Path, recording: Recording, tick: int) -> None:
-    controller.restore(read_npz(recording.attachments[KEYFRAME.format(tick)], f"{path}: keyframe"))
+    memory = read_npz(recording.attachments[KEYFRAME.format(tick)], f"{path}: keyframe")
+    try:
+        controller.restore(memory)
+    except (KeyError, ValueError, IndexError, TypeError) as error:
+        raise RecordingError(f"{path}: its keyframes are of another TruDi or another bundle ({error!r})") from None
 
 
 def _first_keyframe(path: Path, recording: Recording) -> int:
@@ -257,4 +265,6 @@ def _first_keyframe(path: Path, recording: Recording) -> int:
     return min(int(name[len(prefix) : -len(suffix)]) for name in names)
 
 
-__all__ = ["Difference", "Replay", "State", "replay"]
+def _other(about: dict[str, str], engine: Engine) -> str:
+    pairs = (("engine", engine.info.described), ("machine", machine()), ("trudi", version_of("trudi")))
+    return "; ".join(f"{name}: flown {about.get(name)}, here {here}" for name, here in pairs if about.get(name) != here)

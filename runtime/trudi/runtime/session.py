@@ -69,7 +69,9 @@ class Session:
                 engine = FaultyEngine(engine, cfg.faults, budget_s)
             self.recorder = None
             if cfg.recorder is not None:
-                self.recorder = FlightRecorder(cfg.recorder, {"bundle": bundle.digest, "engine": engine.name}, len(STAGES))
+                self.recorder = FlightRecorder(
+                    cfg.recorder, {"bundle": bundle.digest, "engine": engine.info.described}, len(STAGES)
+                )
             self.loop = ControlLoop(
                 self.controller,
                 robot,

@@ -162,7 +162,14 @@ TABLE: Final = _rows("""
 """)
 
 # A falling or burning robot is never held stiff, whatever the site file asks for.
-ALWAYS_DAMP: Final = frozenset({FaultCode.TILT, FaultCode.JOINT_EFFORT, FaultCode.ORIENTATION, FaultCode.INTERNAL})
+# Nor is one whose state nobody knows, or that cannot be told what to do.
+ALWAYS_DAMP: Final = frozenset(code for code in FaultCode if code.name.startswith("STATE_")) | {
+    FaultCode.TILT,
+    FaultCode.JOINT_EFFORT,
+    FaultCode.ORIENTATION,
+    FaultCode.ROBOT_WRITE,
+    FaultCode.INTERNAL,
+}
 
 
 class Supervisor:

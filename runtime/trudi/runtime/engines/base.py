@@ -39,6 +39,11 @@ class EngineInfo:
     precision: str
     """The precision of the weights, as the exporter states it."""
 
+    @property
+    def described(self) -> str:
+        """Name, library and what computes, in words."""
+        return f"{self.name} ({self.library}, {self.provider})"
+
 
 @dataclass(frozen=True)
 class Port:
