@@ -392,7 +392,7 @@ def test_a_frozen_robot_whose_states_stop_is_let_go():
     """Nobody sees it fall any more."""
     bench = arm(file=quick(on_fault="freeze")).to(State.ACTIVE)
     assert bench.tick(outcome=Outcome.FAILED).stiffness.all()
-    for _ in range(99):  # 99 ticks of 5 ms are within state_age_lost_s, 0.5 s, and 101 are not
+    for _ in range(24):  # 24 ticks of 20 ms are within state_age_lost_s, 0.5 s, and 26 are not
         assert bench.tick(state=None).stiffness.all()
     bench.tick(state=None)
     assert is_safe(bench.tick(state=None), pd=True)
