@@ -2,8 +2,9 @@
 
 .venv/bin/python benchmarks/soak.py              (an hour; --seconds 120 for a try)
 
-The same flight as in control_loop.py, at a higher priority (80), so that other work may run beside it. Memory counts as flat where, from the tenth minute on (the flight recorder's two
-minutes are full long before), the resident size never differs from its median by more than 1 %.
+The same flight as in control_loop.py, at a higher priority (80), so that other work may run beside it. Memory counts as
+flat where, from the tenth minute on (the flight recorder's two minutes are full long before), the resident size never
+differs from its median by more than 1 %.
 """
 
 from __future__ import annotations
