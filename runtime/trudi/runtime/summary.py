@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -36,37 +39,48 @@ class LiveTable:
         self._next = 0.0
         self._drawn = 0
         self._last = ""
+        sys.stdout.flush()  # What is drawn passes by the buffer.
 
-    def refresh(self) -> None:
+    def refresh(self, course: Course) -> None:
         """Draws, if it is time to."""
         now = time.monotonic()
         if now < self._next:
             return
         self._next = now + REFRESH_S
         if self._terminal:
-            self._draw()
+            self._draw(course)
         else:
             self._say()
 
-    def close(self) -> None:
-        """Takes the table away: the page follows."""
-        if self._drawn:
-            sys.stdout.write(f"\x1b[{self._drawn}A\x1b[J")
+    def end(self) -> str:
+        """What takes the table away: the page follows."""
+        return f"\x1b[{self._drawn}A\x1b[J" if self._drawn else ""
 
-    def _draw(self) -> None:
+    def _draw(self, course: Course) -> None:
         width = shutil.get_terminal_size().columns - 1  # A line that wraps would be two to the terminal and one to us.
-        lines = [self._title, *overview(self._session), *stage_table(self._session)]
+        lines = [self._title, *overview(self._session), *tracking_lines(course), *stage_table(self._session)]
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        sys.stdout.write(up + "".join(f"\x1b[2K{line[:width]}\n" for line in lines) + "\x1b[J")
-        sys.stdout.flush()
+        emit(up + "".join(f"\x1b[2K{line[:width]}\n" for line in lines) + "\x1b[J")
         self._drawn = len(lines)
 
     def _say(self) -> None:
         """A change of state, for logs."""
         state = self._session.controller.supervisor.state.name
         if state != self._last:
-            print(f"{self._title}: {state}", flush=True)
+            emit(f"{self._title}: {state}\n")
             self._last = state
+
+
+def emit(text: str) -> None:
+    """Writes to standard output without its lock, which a thread that a stalled terminal holds up would keep."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except io.UnsupportedOperation:  # no file, as in a notebook
+        sys.stdout.write(text)
+        return
+    data = text.encode(sys.stdout.encoding or "utf-8", "replace")
+    while data:
+        data = data[os.write(descriptor, data) :]
 
 
 def overview(session: Session) -> list[str]:
@@ -85,6 +99,13 @@ def overview(session: Session) -> list[str]:
     ]
 
 
+def tracking_lines(course: Course) -> list[str]:
+    """How far the robot is off its commands; no line where that is not measured."""
+    if not course.tracking:
+        return []
+    return ["off     " + ", ".join(f"{name} by {error:.3f}" for name, error in course.tracking.items()) + " on average"]
+
+
 def stage_table(session: Session) -> list[str]:
     """A line a stage: percentiles in milliseconds."""
     head = f"{'ms':<32} {'p50':>8} {'p99':>8} {'p99.9':>8} {'max':>8}"
@@ -97,8 +118,8 @@ def stage_table(session: Session) -> list[str]:
     return lines
 
 
-def page(session: Session, course: Course, report: RobotReport | None) -> str:
-    """The summary at the end."""
+def page(session: Session, course: Course, report: RobotReport | None, sending: Mapping[str, int]) -> str:
+    """The summary at the end; `sending` counts what did not reach the robot."""
     lines = [*overview(session), "", *stage_table(session), ""]
     lines[0] = f"state   {course.final_state.name}, then at rest"
     if course.fault is not None:
@@ -108,17 +129,15 @@ def page(session: Session, course: Course, report: RobotReport | None) -> str:
         lines.append(f"refused {course.refusal}")
     if session.loop.error:
         lines.append(f"error   {session.loop.error.strip().splitlines()[-1]}")
-    if course.interrupted:
-        lines.append(f"ended   by {course.interrupted}")
+    lines.append(f"ended   {course.ended}")
     worst = session.loop.times.worst.worst(session.loop.times.histograms)
     if worst:
         lines.append("worst   " + "; ".join(cycle.cause for cycle in worst[:3]))
-    if course.tracking:
-        lines.append(
-            "off     " + ", ".join(f"{name} by {error:.3f}" for name, error in course.tracking.items()) + " on average"
-        )
+    lines += tracking_lines(course)
     if report is not None:
         lines += robot_lines(report)
+    if any(sending.values()):
+        lines.append("sending " + ", ".join(f"{count} {what}" for what, count in sending.items()))
     lines += [f"note    {note}" for note in session.loop.notes]
     lines += [f"flight  {path}" for path in course.saved]
     if course.unsaved:
@@ -128,8 +147,10 @@ def page(session: Session, course: Course, report: RobotReport | None) -> str:
 
 def robot_lines(report: RobotReport) -> list[str]:
     """What the robot's own process saw."""
-    lines = [f"robot   {report.commands} commands, {report.violation_count} unsafe"]
-    lines += [f"unsafe  {sentence}" for sentence in report.violations[:5]]
+    late = expired(report)
+    lines = [f"robot   {report.commands} commands, {report.violation_count - late} unsafe"]
+    lines[0] += f", {late} expired on arrival and not obeyed" if late else ""
+    lines += [f"unsafe  {sentence}" for sentence in report.violations if not is_expired(sentence)][:5]
     for fault in report.injected:
         lines.append("fault   " + ", ".join(f"{name} {value}" for name, value in fault.items() if value is not None))
     if report.returns:
@@ -138,7 +159,17 @@ def robot_lines(report: RobotReport) -> list[str]:
     return lines + [f"robot   {note}" for note in report.notes]
 
 
-def facts(session: Session, course: Course, report: RobotReport | None) -> dict[str, Any]:
+def expired(report: RobotReport) -> int:
+    """Commands that came too late to be obeyed: the checker counts them, and the robot was in no danger of them."""
+    return sum(map(is_expired, report.violations))
+
+
+def is_expired(sentence: str) -> bool:
+    """Whether a sentence of the checker's says that a command came too late."""
+    return sentence.endswith(": expired")
+
+
+def facts(session: Session, course: Course, report: RobotReport | None, sending: Mapping[str, int]) -> dict[str, Any]:
     """The same for machines."""
     times, fault = session.loop.times, course.fault
     worst = times.worst.worst(times.histograms)
@@ -153,6 +184,7 @@ def facts(session: Session, course: Course, report: RobotReport | None) -> dict[
         "state": course.final_state.name,
         "faults": found,
         "refusal": course.refusal,
+        "ended": course.ended,
         "interrupted": course.interrupted,
         "engine": asdict(session.choice.engine.info),
         "engine_choice": session.choice.log_lines(),
@@ -172,6 +204,8 @@ def facts(session: Session, course: Course, report: RobotReport | None) -> dict[
         "return_mean": sum(returns) / len(returns) if returns else None,
         "returns": list(returns),
         "robot": None if report is None else asdict(report),
+        "expired": 0 if report is None else expired(report),
+        "sending": dict(sending),
         "notes": session.loop.notes,
         "error": session.loop.error,
         "recordings": [str(path) for path in course.saved],

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from trudi.runtime.bundle import Bundle
-from trudi.runtime.commands.common import EXIT_CHECK_FAILED, EXIT_OK, reports_errors, write_json
+from trudi.runtime.commands.common import EXIT_CHECK_FAILED, EXIT_OK, check_writable, reports_errors, write_json
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.runtime.replay import Replay, replay
 from trudi.runtime.session import choose
@@ -22,6 +22,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--engine", action="append", help="engine (default: onnx; the one that flew gives the same bits)")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for a machine-readable result")
     args = parser.parse_args(argv)
+    check_writable("--json", args.json)
     with Bundle.open(args.bundle) as bundle:
         student = bundle.contract.student
         with choose(bundle, tuple(args.engine or ("onnx",))).engine as teacher:

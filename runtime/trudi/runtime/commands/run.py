@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from pathlib import Path
+from typing import Any
 
 from trudi.runtime.bundle import Bundle
-from trudi.runtime.commands.common import EXIT_CHECK_FAILED, EXIT_OK, reports_errors, write_json
+from trudi.runtime.commands.common import EXIT_CHECK_FAILED, EXIT_OK, check_writable, reports_errors, say, write_json
 from trudi.runtime.conduct import Conductor, Course, Plan
 from trudi.runtime.contract import Contract
 from trudi.runtime.controller import ControllerCfg
 from trudi.runtime.errors import TrudiRuntimeError, near_matches
-from trudi.runtime.loop import LoopCfg
+from trudi.runtime.loop import STAGES, LoopCfg
 from trudi.runtime.realtime import RealtimeCfg
-from trudi.runtime.recorder import RecorderCfg
+from trudi.runtime.recorder import STATE_RATE_MARGIN, RecorderCfg, state_dtype, tick_dtype
 from trudi.runtime.robots.base import Robot, RobotError, RobotReport
 from trudi.runtime.robots.injection import Fault, read_schedule
 from trudi.runtime.robots.udp import UdpRobot
 from trudi.runtime.session import Session, SessionCfg
+from trudi.runtime.signals import Signals
 from trudi.runtime.site_file import SiteFile, read_site_file
-from trudi.runtime.summary import LiveTable, facts, page
+from trudi.runtime.summary import LiveTable, expired, facts, page
 
 FLIGHTS = Path("runs") / "flights"
+MAX_RECORDER_MIB = 512
+"""Memory that the flight recorder may take; a recording that is being written takes as much again."""
+DAY_S = 86_400.0
+MAX_PORT = 65_535
 
 
 @reports_errors("run")
 def main(argv: list[str]) -> int:
     """Runs a bundle's policy on a robot, real time, with the supervisor between the two; 1 where it ended in a fault."""
     args = arguments(argv)
+    for option in ("json", "record"):
+        check_writable(f"--{option}", getattr(args, option))
     faults = read_schedule(args.faults) if args.faults is not None else ()
     file = read_site_file(args.site) if args.site is not None else SiteFile(joints={})
     if args.fade_in is not None:
@@ -38,15 +47,16 @@ def main(argv: list[str]) -> int:
         commands, record = parse_commands(args.command, bundle.contract), record_path(args, bundle)
         plan = Plan(args.seconds, commands, record, args.record is not None, faults)
         with make_robot(args, bundle.contract, faults) as robot, Session(bundle, robot, file, cfg) as session:
+            check_recorder_fits(session, args.record_seconds)
             for line in session.choice.log_lines():
-                print(line)
+                say(line)
             table = LiveTable(session, f"{args.bundle} on {robot.describe().name}")
-            course = Conductor(session, plan, table.refresh).run()
-            table.close()
-            report = robot_report(robot)
-            print(page(session, course, report))
-            write_json(args.json, facts(session, course, report))
-    return EXIT_OK if passed(course, report) else EXIT_CHECK_FAILED
+            with Signals() as signals:  # until the result is written: no Ctrl-C loses it
+                course = Conductor(session, plan, signals, table.refresh).run()
+                report, sending = robot_report(robot), unsent(robot)
+                unwritten = write_facts(args.json, facts(session, course, report, sending))
+            say(table.end() + page(session, course, report, sending) + unwritten)
+    return EXIT_OK if passed(course, report, plan) and not unwritten else EXIT_CHECK_FAILED
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -95,6 +105,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if not args.seconds > 0 or not args.record_seconds > 0:
         raise TrudiRuntimeError(f"--seconds {args.seconds:g} and --record-seconds {args.record_seconds:g}: must be above 0")
+    if args.record_seconds > DAY_S:
+        raise TrudiRuntimeError(f"--record-seconds {args.record_seconds:g}: at most a day, {DAY_S:g}")
     if args.fade_in is not None and not args.fade_in >= 0:
         raise TrudiRuntimeError(f"--fade-in {args.fade_in:g}: must be 0 or more")
     return args
@@ -112,6 +124,20 @@ def session_cfg(args: argparse.Namespace, contract: Contract, faults: tuple[Faul
         spread_latents=args.spread_latents,
         faults=faults,
     )
+
+
+def check_recorder_fits(session: Session, seconds: float) -> None:
+    """TrudiRuntimeError where the flight recorder would take too much memory; before any is taken."""
+    controller, robot = session.controller, session.controller.robot
+    state_rate_hz = STATE_RATE_MARGIN / robot.state_period_s
+    bytes_a_second = tick_dtype(controller, len(STAGES)).itemsize * controller.cfg.rate_hz
+    bytes_a_second += state_dtype(robot.value_count).itemsize * state_rate_hz
+    wanted_mib, longest_s = seconds * bytes_a_second / 2**20, MAX_RECORDER_MIB * 2**20 / bytes_a_second
+    if wanted_mib > MAX_RECORDER_MIB:
+        raise TrudiRuntimeError(
+            f"recording {seconds:g} s at {controller.cfg.rate_hz:g} Hz takes {wanted_mib:.0f} MiB of memory, and may take "
+            f"{MAX_RECORDER_MIB}: give --record-seconds {math.floor(longest_s * 10) / 10:g} at most"
+        )
 
 
 def parse_commands(words: list[str], contract: Contract) -> dict[str, tuple[float, ...]]:
@@ -157,11 +183,22 @@ def make_robot(args: argparse.Namespace, contract: Contract, faults: tuple[Fault
         return MujocoRobot(MujocoCfg(task=task, faults=faults, seed=args.seed, view=args.view, priority=args.priority))
     kind, _, address = args.robot.partition(":")
     host, _, port = address.rpartition(":")
-    if kind != "udp" or not host or not port.isdigit():
+    if kind != "udp" or not host or not (port.isascii() and port.isdigit()):
         raise RobotError(f"--robot {args.robot}: available: mujoco, udp:HOST:PORT")
+    if not 1 <= int(port[:6]) <= MAX_PORT:
+        raise RobotError(f"--robot {args.robot}: a port is 1 to {MAX_PORT}")
     if args.task or args.view or any(fault.by_robot for fault in faults):
         raise RobotError("--task, --view and the robot's faults are for --robot mujoco; this robot runs by itself")
     return UdpRobot(int(port), host)
+
+
+def write_facts(path: Path | None, content: dict[str, Any]) -> str:
+    """Writes the result for machines; a line for the page where the disk fails after the flight."""
+    try:
+        write_json(path, content)
+    except TrudiRuntimeError as error:
+        return f"\nresult  {error}"
+    return ""
 
 
 def robot_report(robot: Robot) -> RobotReport | None:
@@ -172,6 +209,12 @@ def robot_report(robot: Robot) -> RobotReport | None:
         return None
 
 
-def passed(course: Course, report: RobotReport | None) -> bool:
-    """Whether the robot was driven as planned, and no command was unsafe."""
-    return course.fault is None and not course.refusal and (report is None or report.violation_count == 0)
+def unsent(robot: Robot) -> dict[str, int]:
+    """Commands that did not leave, and refusals: what a robot behind a port that listens no more shows."""
+    return {"unsent": robot.unsent, "refused": robot.refused} if isinstance(robot, UdpRobot) else {}
+
+
+def passed(course: Course, report: RobotReport | None, plan: Plan) -> bool:
+    """Whether the robot was driven as planned, no command was unsafe, and a recording that was asked for is there."""
+    unsafe = report is not None and report.violation_count > expired(report)
+    return not (course.fault or course.refusal or unsafe or (plan.record_end and course.unsaved))

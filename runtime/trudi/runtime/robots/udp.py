@@ -50,8 +50,9 @@ class UdpRobot(Robot):
         """Commands that did not leave, because nobody listened or the queue was full."""
         try:
             self._stream, self._requests = self._connect(), self._connect()
-        except OSError as error:
-            raise RobotError(f"cannot reach {host}:{port}: {error.strerror or error}; check the address") from error
+        except (OSError, OverflowError, UnicodeError) as error:  # the latter two: a port or a name that cannot be
+            reason = getattr(error, "strerror", None) or error
+            raise RobotError(f"cannot reach {host}:{port}: {reason}; check the address") from error
         self._stream.setblocking(False)
 
     @property
