@@ -1,5 +1,6 @@
 """Every fault that the runtime is held to, with what must come of it: for tests, and for the benchmark that times them."""
 
+import os
 from dataclasses import dataclass, field
 
 FIVE = {"safety": {"max_overruns_in_row": 5}}
@@ -46,6 +47,13 @@ MATRIX = (
     Case("inference takes 4 budgets once", at("inference_slow", 4.0, ONCE_S), None, "STAND"),
     Case("inference takes 10 budgets once", at("inference_slow", 10.0, ONCE_S), "OVERRUN", site_file=FIVE),
     Case("inference takes 10 budgets always", at("inference_slow", 10.0), "OVERRUN", site_file=FIVE),
+    Case(
+        "the same always, on the loop's own core",
+        at("inference_slow", 10.0),
+        "OVERRUN",
+        site_file=FIVE,
+        options=("--cpu", min(os.sched_getaffinity(0))),
+    ),
     Case("the same once, with a student", at("inference_slow", 10.0, ONCE_S), None, "STAND", student=True),
     Case("the same always, with a student", at("inference_slow", 10.0), None, "STAND", student=True),
     Case("engine raises", at("engine_error"), "ENGINE"),

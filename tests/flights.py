@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+import time
 
 import numpy as np
 from graphs import model, ports
@@ -118,3 +120,41 @@ def fly(bundle, folder, *argv, faults=(), site_file=None):
     )
     said = done.stdout + done.stderr
     return done.returncode, json.loads(report.read_text()) if report.exists() else {}, said
+
+
+def await_line(process, ending, timeout_s=30.0):
+    """Reads what a process prints until a line has this ending; one that never says it is killed."""
+    killer = threading.Timer(timeout_s, process.kill)
+    killer.start()
+    try:
+        if not any(line.rstrip().endswith(ending) for line in process.stdout):
+            raise AssertionError(f"no line ends in {ending!r} within {timeout_s:g} s: {process.stderr.read()}")
+    finally:
+        killer.cancel()
+
+
+def end(process):
+    """Whatever a test did with a process, it is gone afterwards."""
+    process.kill()
+    process.wait()
+    for pipe in (process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
+
+
+def until(condition, what, timeout_s=10.0):
+    limit = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < limit, f"not within {timeout_s} s: {what}"
+        time.sleep(0.02)
+
+
+def unsafe(robot):
+    """What a robot's report, an object or from JSON, says of unsafe commands; those that expired on their way aside.
+
+    A machine without real-time priorities may set the runtime aside in the middle of a tick; a late command is not obeyed.
+    """
+    report = robot if isinstance(robot, dict) else {name: getattr(robot, name) for name in ("violations", "violation_count")}
+    sentences = [sentence for sentence in report["violations"] if not sentence.endswith(": expired")]
+    untold = report["violation_count"] - len(report["violations"])
+    return sentences + ([f"{untold} more"] if untold else [])

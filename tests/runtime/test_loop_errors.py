@@ -6,6 +6,7 @@ import time
 import numpy as np
 from bundles import contract, graph, term
 from control import arm_file, arm_robot, arm_values
+from flights import PATIENCE
 from graphs import linear
 
 from trudi.runtime.controller import Controller, ControllerCfg
@@ -58,6 +59,7 @@ def test_a_write_that_fails_once():
     terms = [term("w", "base_angular_velocity", 3, "rad/s", "imu")]
     values = arm_values(terms)
     values["graph"] = graph(3, 2)
+    values["safety"]["max_overruns_in_row"] = PATIENCE
     robot = Failing()
     controller = Controller(contract(values), robot.describe(), arm_file(stand_s=0.02), ControllerCfg(200.0))
     assert controller.request(Event.CONFIGURE, 0) is None

@@ -137,7 +137,7 @@ def page(session: Session, course: Course, report: RobotReport | None, sending: 
     if report is not None:
         lines += robot_lines(report)
     if any(sending.values()):
-        lines.append("sending " + ", ".join(f"{count} {what}" for what, count in sending.items()))
+        lines.append(f"unsent  {sending['unsent']} commands; {sending['refused']} times nobody listened at the robot's port")
     lines += [f"note    {note}" for note in session.loop.notes]
     lines += [f"flight  {path}" for path in course.saved]
     if course.unsaved:
