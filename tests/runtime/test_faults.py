@@ -43,7 +43,9 @@ def test_a_fault_is_met_as_the_matrix_says(case, bundle, with_student, tmp_path)
     assert report["state"] == case.final, said
     assert [fault["code"] for fault in report["faults"]] == ([case.code] if case.code else []), said
     assert code == (1 if case.code else 0), said
-    if report["robot"] is not None:  # a robot that was killed reports nothing
+    if report["robot"] is None:  # a robot that was killed reports nothing
+        assert report["sending"]["refused"] > 0 and "times nobody listened at the robot's port" in said
+    else:
         assert not unsafe(report["robot"])
         assert report["robot"]["commands"] > 100
         if case.code:

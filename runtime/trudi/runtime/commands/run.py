@@ -95,7 +95,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--no-lock-memory", action="store_true", help="do not lock the process's memory")
     parser.add_argument("--faults", type=Path, metavar="FILE", help="faults to inject (YAML; docs/simulated_robot.md)")
     parser.add_argument(
-        "--record", type=Path, metavar="FILE.mcap", help=f"file for the flight (default: a new one in {FLIGHTS}, on a fault)"
+        "--record",
+        type=Path,
+        metavar="FILE.mcap",
+        help=f"file for the flight (default: a new one in {FLIGHTS}, on a fault); on SIGUSR1 also one so far, FILE_1.mcap",
     )
     parser.add_argument("--record-seconds", type=float, default=120.0, help="time the recorder looks back; s (default: 120)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the simulated robot (default: 0)")
