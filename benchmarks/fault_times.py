@@ -26,7 +26,7 @@ RATE = 200
 def times(case, bundle: Path) -> tuple[float, float, float] | None:
     """ms: fault to detection, detection to a safe command, and how many commands were unsafe; None where none was needed."""
     with tempfile.TemporaryDirectory() as name:
-        options = ("--seconds", 1.6, "--rate", RATE, "--command", "vx=0.2")
+        options = ("--seconds", 1.6, "--rate", RATE, "--command", "vx=0.2", *case.options)
         _, report, said = fly(bundle, Path(name), *options, faults=case.faults, site_file=QUICK | case.site_file)
     assert report, said
     found = [fault["code"] for fault in report["faults"]]

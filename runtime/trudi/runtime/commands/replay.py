@@ -46,6 +46,8 @@ def page(result: Replay) -> str:
     ]
     if result.identical:
         return "\n".join([*lines, "identical: every observation, action, command and state, to the last bit"])
+    if result.note:
+        lines.append(f"other     {result.note}")
     lines.append(f"DIFFERENT in {result.differences} fields, first:")
     lines += [f"  tick {one.tick}, {one.field}: flown {one.recorded}, computed {one.computed}" for one in result.first]
     return "\n".join(lines)
