@@ -365,6 +365,7 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     signal.signal(signal.SIGTERM, robot.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN if args.with_parent else robot.stop)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN if args.with_parent else robot.stop)
     print(json.dumps({"port": robot.port, "pid": os.getpid()}), flush=True)
     try:
         robot.run(sys.stdin.fileno() if args.with_parent else None)
