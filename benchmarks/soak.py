@@ -61,7 +61,8 @@ def deviation(kb: np.ndarray) -> float:
     return float(np.abs(kb / np.median(kb) - 1).max())
 
 
-def write(flown: dict, samples: list, seconds: float, stolen_s: float) -> None:
+def write(flown: dict, samples: list, args: argparse.Namespace, stolen_s: float) -> None:
+    seconds = args.seconds
     times, runtime, robot = np.array(samples, float).T
     settled = times >= min(600.0, seconds / 6)
     settled &= times <= seconds - 1.0  # the flight's end writes and frees
@@ -70,7 +71,15 @@ def write(flown: dict, samples: list, seconds: float, stolen_s: float) -> None:
         name: flown[name] for name in ("state", "faults", "cycles", "misses", "control_steps", "late", "notes", "stages")
     }
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=RESULT.parent).strip()
-    facts = {"seconds": seconds, "stolen_s": stolen_s, "deviation": flat, "commit": commit, "machine": processor(), **kept}
+    facts = {
+        "seconds": seconds,
+        "stolen_s": stolen_s,
+        "beside": args.beside,
+        "deviation": flat,
+        "commit": commit,
+        "machine": processor(),
+        **kept,
+    }
     facts |= {
         "unsafe": flown["robot"]["violation_count"],
         "commands": flown["robot"]["commands"],
@@ -82,6 +91,7 @@ def write(flown: dict, samples: list, seconds: float, stolen_s: float) -> None:
         "# Soak",
         "",
         f"`.venv/bin/python benchmarks/soak.py`: {seconds:g} s at 200 Hz, policy of 8 steps, 3 x 512, at 50 Hz ({commit}).",
+        f"Beside it: {args.beside}.",
         "",
         "| | |",
         "|---|---|",
@@ -109,13 +119,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=3600.0)
     parser.add_argument("--bundle", type=Path, help="a bundle that was made for an earlier call")
+    parser.add_argument("--cpu", type=int, default=LOOP_CORE, help="core of the loop")
+    parser.add_argument("--beside", default="nothing else", help="what else the machine did, for the record")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         bundle = args.bundle.resolve() if args.bundle else wide_bundle(folder)
         log, report = folder / "log", folder / "report.json"
         argv = [sys.executable, "-m", "trudi.cli", "run", bundle, "--rate", 200, "--seconds", args.seconds, "--json", report]
-        argv += ["--command", "vx=0.3", "--cpu", LOOP_CORE, "--priority", 80]
+        argv += ["--command", "vx=0.3", "--cpu", args.cpu, "--priority", 80]
         before = steal_s()
         with log.open("w") as out:
             process = subprocess.Popen(list(map(str, argv)), stdout=out, stderr=subprocess.STDOUT, cwd=folder)
@@ -123,7 +135,7 @@ def main() -> None:
             process.wait()
         if not report.exists():
             raise SystemExit(log.read_text())
-        write(json.loads(report.read_text()), samples, args.seconds, steal_s() - before)
+        write(json.loads(report.read_text()), samples, args, steal_s() - before)
 
 
 if __name__ == "__main__":
