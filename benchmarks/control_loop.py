@@ -92,7 +92,7 @@ def row(rate: int, kind: str, seconds: float, flown: dict) -> dict:
     robot = flown["robot"]
     return {"rate_hz": rate, "load": kind, "seconds": seconds, "stages": flown["stages"], **kept} | {
         "unsafe": robot["violation_count"],
-        "machine": f"{os.cpu_count()} cores, {processor()}, Linux {platform.release()}, Python {platform.python_version()}",
+        "machine": f"{os.cpu_count()} cores, {processor()}, Python {platform.python_version()}",
         "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=HERE).strip(),
     }
 
