@@ -15,8 +15,8 @@ _COPY_BYTES = 1 << 18
 class RowRing:
     """The last `capacity` rows of a structured dtype. One thread writes; `snapshot` may be called from any other.
 
-    `columns["x"][i] = value` writes a field of row i: 100 ns for 48 float32, against 145 through `array["x"][i]`, which
-    makes the field's view each time, and 380 through `array[i]["x"]`, which makes a row's.
+    `columns["x"][i] = value` writes a field of row i; it is the fastest way: `array["x"][i]` makes the field's view each
+    time, and `array[i]["x"]` makes a row's.
     """
 
     def __init__(self, dtype: DTypeLike, capacity: int) -> None:
