@@ -3,6 +3,7 @@ import torch
 
 from trudi.train.agent import Agent, DualsCfg
 from trudi.train.critic import CriticCfg
+from trudi.train.envs.base import EpisodeStats, Observation, StepResult
 from trudi.train.envs.registry import make_env
 from trudi.train.evaluation import EvalCfg, EvalResult, evaluate, make_act, run_episodes
 from trudi.train.policy import PolicyCfg
@@ -84,3 +85,37 @@ def test_the_interval_covers_the_mean_about_as_often_as_it_says():
         low, high = EvalResult(torch.randn(40, generator=generator), torch.ones(40)).confidence_interval()
         hits += low <= 0.0 <= high
     assert hits >= 50  # 57 expected of 60 at 95 %
+
+
+class Counting:
+    """Two environments whose episodes last 3 and 2 steps of 0.5 s, with no physics at all."""
+
+    task, num_envs, device, control_period_s = "none", 2, torch.device("cpu"), 0.5
+    actor_size = critic_size = 1
+    action_size, max_episode_steps = 2, 3
+
+    def __init__(self):
+        self.taken = 0
+
+    def reset(self):
+        return Observation(torch.zeros(2, 1), torch.zeros(2, 1))
+
+    def step(self, action):
+        self.taken += 1
+        ended = torch.tensor([self.taken == 3, self.taken == 2])
+        nothing = EpisodeStats(torch.empty(0), torch.empty(0))
+        return StepResult(self.reset(), torch.ones(2), ended, ended & False, None, nothing)
+
+    def close(self):
+        pass
+
+
+def test_steadiness_by_hand():
+    """Changes count within an episode alone: the second one's last action is its second."""
+    actions = iter([[[0.0, 0.0], [0.0, 0.0]], [[0.5, 0.0], [1.5, -0.5]], [[-1.0, 0.0], [-1.0, 0.0]]])
+    result = run_episodes(Counting(), lambda observation: torch.tensor(next(actions)))
+    assert result.lengths.tolist() == [3.0, 2.0]
+    # (0.5 + 0) / 2 and (1.5 + 0) / 2 in 1.5 s; (1.5 + 0.5) / 2 in 1 s. Changes by more than 1: the second, the first.
+    assert result.variation_per_s.tolist() == pytest.approx([1.0 / 1.5, 1.0])
+    assert result.jumps_per_s.tolist() == pytest.approx([1.0 / 1.5, 1.0])
+    assert result.steadiness() == pytest.approx(((1.0 / 1.5 + 1.0) / 2, (1.0 / 1.5 + 1.0) / 2))

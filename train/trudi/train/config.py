@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -22,6 +22,9 @@ from trudi.train.update import UpdateCfg
 
 # What may differ between a run and its resumption without making it another run.
 RESUMABLE_CHANGES = frozenset({"max_iterations", "device", "threads", "keep_checkpoints", "evaluation.every"})
+
+
+Cfg = TypeVar("Cfg")
 
 
 @dataclass(frozen=True)
@@ -108,26 +111,31 @@ def load_config(source: Path | str | None, task: str | None) -> TrainCfg:
 
 def parse_config(values: dict[str, Any], where: str) -> TrainCfg:
     """Checks plain values against `TrainCfg`; `where` is named in errors."""
-    _reject_unknown(TrainCfg, values, where, "")
+    return parse_values(TrainCfg, values, where)
+
+
+def parse_values(kind: type[Cfg], values: dict[str, Any], where: str) -> Cfg:
+    """Checks plain values against a configuration's class; `where` is named in errors."""
+    _reject_unknown(kind, values, where, "")
     try:
-        return TypeAdapter(TrainCfg).validate_python(values)
+        return TypeAdapter(kind).validate_python(values)
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise TrainError(f"{where}: {key}: {first['msg']} (got {first['input']!r})") from None
 
 
-def to_plain(cfg: TrainCfg) -> dict[str, Any]:
-    """The configuration as nested plain values, as written to a run's config.yaml."""
+def to_plain(cfg: Any) -> dict[str, Any]:
+    """A configuration as nested plain values, as written to a run's config.yaml."""
     return dataclasses.asdict(cfg)
 
 
-def write_config(cfg: TrainCfg, path: Path) -> None:
-    """Writes the resolved configuration as YAML."""
+def write_config(cfg: Any, path: Path) -> None:
+    """Writes a resolved configuration as YAML."""
     path.write_text(yaml.safe_dump(to_plain(cfg), sort_keys=False))
 
 
-def differences(old: TrainCfg, new: TrainCfg) -> dict[str, tuple[Any, Any]]:
+def differences(old: Cfg, new: Cfg) -> dict[str, tuple[Any, Any]]:
     """Dotted keys whose values differ, with (old, new)."""
     before, after = _flatten(to_plain(old)), _flatten(to_plain(new))
     return {key: (before[key], after[key]) for key in before if before[key] != after[key]}
@@ -160,7 +168,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise TrainError(str(error)) from None
 
 
-def _reject_unknown(kind: type[Any], values: dict[str, Any], where: str, prefix: str) -> None:
+def _reject_unknown(kind: Any, values: dict[str, Any], where: str, prefix: str) -> None:
     fields = {entry.name: entry for entry in dataclasses.fields(kind)}
     for key, value in values.items():
         if key not in fields:

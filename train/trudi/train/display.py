@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -19,6 +20,28 @@ from rich.progress import (
 
 from trudi.train.loop import Progress
 
+Status = Callable[[dict[str, float]], str]
+
+
+def training_status(m: dict[str, float]) -> str:
+    """The numbers to watch in a training."""
+    return (
+        f"{m['time/steps_per_s']:,.0f} steps/s  return {_shown_return(m)}  KL {m['actor/kl']:.3f}  "
+        f"H {m['actor/entropy']:.2f}  alpha {m['duals/alpha']:.4f}  lambda {m['duals/lambda']:.3f}"
+    )
+
+
+def distillation_status(m: dict[str, float]) -> str:
+    """The numbers to watch in a distillation."""
+    return (
+        f"{m['time/steps_per_s']:,.0f} steps/s  return {_shown_return(m)}  loss {m['distill/loss']:.2g}  "
+        f"action gap {m['distill/action_gap']:.4f}  teacher drives {m['distill/teacher_share']:.0%}"
+    )
+
+
+def _shown_return(m: dict[str, float]) -> str:
+    return f"{m['rollout/return_mean']:.1f}" if "rollout/return_mean" in m else "-"
+
 
 class Display:
     """A bar with ETA and the numbers to watch; one plain line per evaluation stays on the screen.
@@ -26,7 +49,8 @@ class Display:
     Where the output is no terminal (a file, CI), only the lines are printed.
     """
 
-    def __init__(self, total: int, done: int) -> None:
+    def __init__(self, total: int, done: int, status: Status = training_status) -> None:
+        self._status = status
         self._console = Console(file=sys.stderr, highlight=False)
         self._bar = RichProgress(
             TextColumn("{task.fields[status]}"),
@@ -49,12 +73,7 @@ class Display:
 
     def __call__(self, progress: Progress) -> None:
         """Shows one iteration."""
-        m = progress.metrics
-        shown_return = f"{m['rollout/return_mean']:.1f}" if "rollout/return_mean" in m else "-"
-        status = (
-            f"{m['time/steps_per_s']:,.0f} steps/s  return {shown_return}  KL {m['actor/kl']:.3f}  "
-            f"H {m['actor/entropy']:.2f}  alpha {m['duals/alpha']:.4f}  lambda {m['duals/lambda']:.3f}"
-        )
+        status = self._status(progress.metrics)
         self._bar.update(self._task, completed=progress.counters.iteration, status=status)
         if progress.evaluation is not None:
             counters = progress.counters

@@ -17,6 +17,9 @@ from trudi.train.errors import TrainError
 Sampler = Literal["ode", "sde", "best", "zero"]
 Act = Callable[[Observation], Tensor]
 
+ACTION_JUMP = 1.0
+"""Change of an action's element from one tick to the next, in [-1, 1], that counts as a jump: half of the range."""
+
 
 @dataclass(frozen=True)
 class EvalCfg:
@@ -44,6 +47,10 @@ class EvalResult:
 
     returns: Tensor
     lengths: Tensor
+    variation_per_s: Tensor | None = None
+    """Total variation of the action in each episode: |a_{t+1} - a_t|, averaged over elements, per simulated second (1/s)."""
+    jumps_per_s: Tensor | None = None
+    """Ticks per simulated second at which an element of the action changed by more than `ACTION_JUMP` (1/s)."""
 
     @property
     def mean(self) -> float:
@@ -54,6 +61,20 @@ class EvalResult:
     def std(self) -> float:
         """Sample standard deviation of the return (0 for one episode)."""
         return float(self.returns.std()) if len(self.returns) > 1 else 0.0
+
+    def metrics(self) -> dict[str, float]:
+        """What a run's log says of it."""
+        metrics = {"eval/return_mean": self.mean, "eval/return_std": self.std}
+        if self.variation_per_s is not None:
+            variation, jumps = self.steadiness()
+            metrics |= {"eval/action_variation_per_s": variation, "eval/action_jumps_per_s": jumps}
+        return metrics
+
+    def steadiness(self) -> tuple[float, float]:
+        """Mean over episodes of the action's variation and jumps per second (NaN where they were not measured)."""
+        measured = (self.variation_per_s, self.jumps_per_s)
+        variation, jumps = (float("nan") if one is None else float(one.mean()) for one in measured)
+        return variation, jumps
 
     def confidence_interval(self, seed: int = 0) -> tuple[float, float]:
         """The 95 % bootstrap interval of the mean return (percentile method, 10,000 resamples)."""
@@ -105,18 +126,26 @@ def run_episodes(env: VectorEnv, act: Act, on_step: Callable[[Observation, Tenso
         returns = torch.zeros(env.num_envs, device=env.device)
         lengths = torch.zeros(env.num_envs, device=env.device)
         running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+        variation, jumps = torch.zeros_like(returns), torch.zeros_like(returns)
+        before: Tensor | None = None
         while bool(running.any()):
             action = act(observation)
             if on_step is not None:
                 on_step(observation, action)
             step = env.step(action)
+            if before is not None:
+                change = (action - before).abs()
+                variation += change.mean(-1) * running
+                jumps += (change.amax(-1) > ACTION_JUMP) & running
+            before = action
             returns += step.reward * running
             lengths += running
             running &= ~step.ended
             observation = step.observation
     finally:
         env.close()
-    return EvalResult(returns.cpu(), lengths.cpu())
+    seconds = lengths * env.control_period_s
+    return EvalResult(returns.cpu(), lengths.cpu(), (variation / seconds).cpu(), (jumps / seconds).cpu())
 
 
 def evaluate(agent: Agent, env: VectorEnv, cfg: EvalCfg) -> EvalResult:

@@ -102,11 +102,11 @@ class Learner:
         self.cut_at = self.counters.iteration
         self.generator = torch.Generator(device=self.device).manual_seed(cfg.seed)
         self.env = self._simulator()
-        self.agent = make_agent(cfg, self.env)
+        self.agent = self.new_agent()
         self.optimizers = Optimizers(self.agent, cfg.optim)
         if resume is not None:
-            state.restore(dict(resume.tensors), self.agent, self.optimizers, self.generator)
-        self.collector = Collector(self.env, self.agent, self.generator)
+            self.restore(dict(resume.tensors))
+        self.start_collecting()
         self.recent_returns: deque[float] = deque(maxlen=RETURN_WINDOW)
 
     def train(self, checkpoints: Path, log: MetricsLog, report: Report) -> Outcome:
@@ -115,7 +115,7 @@ class Learner:
         started = time.monotonic() - self.counters.elapsed_s
         with stop.listening():
             while self.counters.iteration < cfg.max_iterations and stop.received is None:
-                good = state.capture(self.agent, self.optimizers, self.generator)
+                good = self.capture()
                 try:
                     metrics = self.iterate()
                 except NonFiniteError as error:
@@ -129,7 +129,7 @@ class Learner:
                 metrics |= {"time/env_steps": env_steps, "time/elapsed_s": elapsed_s}
                 evaluation = self.evaluate() if self.is_due(cfg.evaluation.every) else None
                 if evaluation is not None:
-                    metrics |= {"eval/return_mean": evaluation.mean, "eval/return_std": evaluation.std}
+                    metrics |= evaluation.metrics()
                 log.write(iteration, metrics)
                 report(Progress(self.counters, cfg.max_iterations, metrics, evaluation))
                 if evaluation is not None and self.is_best(evaluation):
@@ -140,6 +140,22 @@ class Learner:
             if self.cut_at != self.counters.iteration:
                 self.cut(checkpoints)
         return Outcome(self.counters, interrupted=self.counters.iteration < cfg.max_iterations)
+
+    def new_agent(self) -> Agent:
+        """What learns, as it is before the first iteration."""
+        return make_agent(self.cfg, self.env)
+
+    def start_collecting(self) -> None:
+        """Starts the simulator's first episodes."""
+        self.collector = Collector(self.env, self.agent, self.generator)
+
+    def capture(self) -> state.TensorDict:
+        """Everything that decides how the run goes on, but for the simulator."""
+        return state.capture(self.agent, self.optimizers, self.generator)
+
+    def restore(self, tensors: state.TensorDict) -> None:
+        """Puts a captured state back."""
+        state.restore(tensors, self.agent, self.optimizers, self.generator)
 
     def is_due(self, every: int) -> bool:
         """Whether something done `every` so many iterations (0: never) and at the end is due now."""
@@ -206,8 +222,7 @@ class Learner:
 
     def save(self, checkpoints: Path, link: str) -> None:
         """Writes a checkpoint and points `link` to it."""
-        tensors = state.capture(self.agent, self.optimizers, self.generator)
-        whole = Checkpoint(self.cfg.task, self.counters, tensors)
+        whole = Checkpoint(self.cfg.task, self.counters, self.capture())
         checkpoint.save(checkpoints, whole, link=link, keep=self.cfg.keep_checkpoints)
 
     def go_back(self, checkpoints: Path, good: state.TensorDict, error: NonFiniteError) -> None:
@@ -215,7 +230,7 @@ class Learner:
 
         Giving up leaves that state behind as the `last` checkpoint.
         """
-        state.restore(good, self.agent, self.optimizers, self.generator)
+        self.restore(good)
         if self.attempt == MAX_RETRIES:
             self.cut(checkpoints)
             raise TrainError(
@@ -230,7 +245,7 @@ class Learner:
         """Fresh environments, seeded from the iteration and the attempt."""
         self.env.close()
         self.env = self._simulator()
-        self.collector = Collector(self.env, self.agent, self.generator)
+        self.start_collecting()
         self.recent_returns.clear()
 
     def close(self) -> None:

@@ -25,6 +25,8 @@ COSINE_FLOOR = 0.001
 FREQUENCY_RANGE = (0.1, 100.0)
 OUTPUT_WEIGHT_SCALE = 1e-8
 
+Spacing = Literal["schedule", "uniform"]
+
 
 @dataclass(frozen=True)
 class PolicyCfg:
@@ -251,12 +253,14 @@ class DenoisingPolicy(nn.Module):
             terminal=-0.5 * latent.square().sum(-1) - self.action_size * log_norm,
         )
 
-    def sample_ode(self, observation: Tensor, latent: Tensor, steps: int | None = None) -> tuple[Tensor, Tensor]:
+    def sample_ode(
+        self, observation: Tensor, latent: Tensor, steps: int | None = None, spacing: Spacing = "schedule"
+    ) -> tuple[Tensor, Tensor]:
         """The probability-flow ODE from x_0 = latent in `steps` steps: deterministic, for evaluation and deployment.
 
         Returns the action (batch, actions) and the states x_0 .. x_N (N + 1, batch, actions).
         """
-        first, eta = self.ode_grid(steps)
+        first, eta = self.ode_grid(steps, spacing)
         decay = 1.0 - eta / self.cfg.init_std**2
         weight_x, shared, table = self.score.condition(observation)
         states = [latent]
@@ -265,15 +269,21 @@ class DenoisingPolicy(nn.Module):
             states.append(decay[index] * states[index] + eta[index] * u)
         return torch.tanh(states[-1]), torch.stack(states)
 
-    def ode_grid(self, steps: int | None = None) -> tuple[list[int], Tensor]:
+    def ode_grid(self, steps: int | None = None, spacing: Spacing = "schedule") -> tuple[list[int], Tensor]:
         """The network's step index and the step size eta (steps, actions) of an ODE in `steps` steps (its own by default).
 
-        Fewer steps join neighbours: one evaluation of the network, at the first of them, with the sum of their step sizes.
-        More steps split each into equal parts. TrainError where neither number divides the other.
+        `schedule`, the trained one: fewer steps join neighbours, with one evaluation of the network, at the first of them,
+        and the sum of their step sizes; more steps split each into equal parts. TrainError where neither number divides
+        the other. `uniform`: equal steps, as many as asked, each with the index of the trained step in which it begins.
         """
         trained = self.cfg.steps
         steps = trained if steps is None else steps
         eta = self.step_sizes().eta
+        if spacing == "uniform" and steps >= 1:
+            reached = eta[:, 0].double().cumsum(0)  # each dimension's share of its sum is the same
+            starts = torch.arange(steps, dtype=torch.float64, device=eta.device) / steps * reached[-1]
+            first = torch.searchsorted(reached, starts, right=True).clamp_max(trained - 1)
+            return first.tolist(), eta.sum(0).expand(steps, -1) / steps
         if steps < 1 or (trained % steps and steps % trained):
             raise TrainError(f"{steps} steps do not fit a policy of {trained}: take a divisor or a multiple of {trained}")
         if steps <= trained:

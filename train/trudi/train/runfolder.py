@@ -3,6 +3,8 @@
 config.yaml     resolved configuration          run.json        versions, machine, git state, command
 git.diff        uncommitted changes             metrics.jsonl   one line an iteration
 events.*        the same for TensorBoard        checkpoints/    see `checkpoint`
+
+A student's has three more (see `distill`): distill.yaml, teacher/ and, at its end, distill.json.
 """
 
 from __future__ import annotations
@@ -25,6 +27,7 @@ from trudi.train.errors import TrainError
 
 PACKAGES = ("trudi", "torch", "numpy", "envpool", "safetensors", "tyro", "pydantic")
 CONFIG, ABOUT, DIFF, METRICS, CHECKPOINTS = "config.yaml", "run.json", "git.diff", "metrics.jsonl", "checkpoints"
+DISTILL, TEACHER, VERDICT = "distill.yaml", "teacher", "distill.json"
 
 
 class RunFolder:
@@ -55,6 +58,11 @@ class RunFolder:
             raise TrainError(f"{path} is not a run folder: {hint}")
         return cls(path)
 
+    @property
+    def is_student(self) -> bool:
+        """Whether the run distilled another one."""
+        return (self.path / DISTILL).is_file()
+
     def config(self) -> TrainCfg:
         """The configuration the run was started with."""
         return load_config(self.path / CONFIG, None)
@@ -64,10 +72,12 @@ class RunFolder:
         return checkpoint.load(checkpoint.find(self.checkpoints, which))
 
 
-def require_free(path: Path) -> None:
-    """TrainError where a run cannot start in `path` because something is there."""
+def require_free(path: Path, command: str = "train") -> None:
+    """TrainError where a run of `trudi COMMAND` cannot start in `path` because something is there."""
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise TrainError(f"{path} exists already; continue it with `trudi train --resume {path}`, or choose another --out")
+        raise TrainError(
+            f"{path} exists already; continue it with `trudi {command} --resume {path}`, or choose another --out"
+        )
 
 
 class MetricsLog:

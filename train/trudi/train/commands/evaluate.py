@@ -29,8 +29,9 @@ class EvalArgs:
     """Run folder."""
     checkpoint: str = "last"
     """`last`, `best` or an iteration's number."""
-    sampler: Sampler = "ode"
-    """`ode` from seeded random latents, `zero` from the zero latent, `sde`, or the `best` of several by the critic."""
+    sampler: Sampler | None = None
+    """`ode` from seeded random latents, `zero` from the zero latent, `sde`, or the `best` of several by the critic; what the
+    run was evaluated by while it trained by default (`ode`; a student's own latent)."""
     best_of: int = 8
     """Candidates of the `best` sampler."""
     episodes: int = 10
@@ -53,7 +54,8 @@ def main(argv: list[str]) -> int:
     cfg = folder.config()
     device = pick_device(args.device)
     configure_cpu()
-    settings = EvalCfg(episodes=args.episodes, sampler=args.sampler, best_of=args.best_of, seed=args.seed)
+    sampler = args.sampler or cfg.evaluation.sampler
+    settings = EvalCfg(episodes=args.episodes, sampler=sampler, best_of=args.best_of, seed=args.seed)
     saved = folder.load_checkpoint(args.checkpoint)
     if args.video is not None:
         check_video(cfg.task)
@@ -68,9 +70,11 @@ def main(argv: list[str]) -> int:
     result = run_episodes(env, fresh_act())
     low, high = result.confidence_interval()
     print(
-        f"{cfg.task}  {args.checkpoint} (iteration {saved.counters.iteration})  sampler {args.sampler}  "
+        f"{cfg.task}  {args.checkpoint} (iteration {saved.counters.iteration})  sampler {sampler}  "
         f"return {result.mean:.1f} +- {result.std:.1f}  95 % interval [{low:.1f}, {high:.1f}]  {args.episodes} episodes"
     )
+    variation, jumps = result.steadiness()
+    print(f"action variation {variation:.2f} per second, {jumps:.2f} jumps by more than half the range per second")
     if args.video is not None:
         filmed = record_episode(cfg.task, settings.seed, fresh_act(), args.video, VideoCfg(), device=device)
         print(f"video of one episode, return {filmed.mean:.1f}: {args.video}")
@@ -79,12 +83,14 @@ def main(argv: list[str]) -> int:
         "task": cfg.task,
         "checkpoint": args.checkpoint,
         "iteration": saved.counters.iteration,
-        "sampler": args.sampler,
+        "sampler": sampler,
         "seed": args.seed,
         "episodes": args.episodes,
         "return_mean": result.mean,
         "return_std": result.std,
         "return_ci95": [low, high],
+        "action_variation_per_s": variation,
+        "action_jumps_per_s": jumps,
         "returns": result.returns.tolist(),
         "lengths": result.lengths.tolist(),
     }

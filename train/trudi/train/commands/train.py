@@ -48,6 +48,8 @@ def parse(argv: list[str]) -> tuple[TrainArgs, RunFolder | None]:
     early.add_argument("--resume", type=Path)
     known, _ = early.parse_known_args(rest)
     folder = RunFolder.open(known.resume) if known.resume is not None else None
+    if folder is not None and folder.is_student:
+        raise TrainError(f"{folder.path} is a student's run: continue it with `trudi distill --resume {folder.path}`")
     wants_help = "-h" in rest or "--help" in rest
     if folder is not None:
         cfg = folder.config()
