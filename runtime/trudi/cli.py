@@ -28,6 +28,9 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "train": Command("trudi.train.commands.train", "train", "train a policy in a parallel simulator"),
     "eval": Command("trudi.train.commands.evaluate", "train", "measure the policy of a run"),
+    "distill": Command(
+        "trudi.train.commands.distill", "train", "distill a policy into one of fewer steps, and compare them"
+    ),
     "export": Command("trudi.export.commands.export", "export", "compile a run into a bundle for a robot"),
     "verify": Command("trudi.runtime.commands.verify", None, "check a bundle and that its engines compute the policy"),
     "bench": Command("trudi.runtime.commands.bench", None, "measure the latency of a bundle's engines"),

@@ -14,6 +14,7 @@ from trudi.export.errors import ExportError
 from trudi.export.graph import Precision, build_graph
 from trudi.export.recording import Reference, golden_cases, record_episodes
 from trudi.export.robot_file import RobotFile, find_robot_file, generic_robot_file, load_robot_file
+from trudi.export.students import STUDENT_FILE, open_student, stand_in, student_sampler
 from trudi.export.tensorrt import BuildCfg, HardwareCompatibility, build_engine
 from trudi.runtime.contract import Contract, Sampler
 from trudi.runtime.engines.choose import self_test
@@ -24,6 +25,7 @@ from trudi.runtime.latents import fixed_latent
 from trudi.runtime.metadata import csv_metadata
 from trudi.runtime.signing import signer
 from trudi.runtime.writing import check_target, write_bundle
+from trudi.train.distill.settings import read_settings
 from trudi.train.export_view import export_view
 from trudi.train.trained import TrainedRun
 
@@ -45,6 +47,8 @@ class ExportCfg:
     draws one each control step) and `input` (the caller gives it) make it an input."""
     noise_seed: int = 0
     """Seed of `fixed` and `seeded` noise."""
+    student: Path | None = None
+    """Run of the policy's student (`trudi distill`), to stand in where the policy misses its deadline."""
     precision: Precision = "fp32"
     """Of the graph. `int8` is for ONNX Runtime on a CPU, `fp16` and `bf16` for TensorRT."""
     batch: int = 1
@@ -119,15 +123,11 @@ def export_run(path: Path, out: Path, cfg: ExportCfg) -> Exported:
         )
     robot = choose_robot(cfg.robot, run)
     policy = run.agent.policy
-    steps = policy.cfg.steps if cfg.steps is None else cfg.steps
-    sampler = Sampler(
-        network="teacher",
-        steps=steps,
-        ode=True,
-        noise=cfg.noise,
-        seed=cfg.noise_seed if cfg.noise in ("fixed", "seeded") else None,
-        latent_std=policy.cfg.init_std,
-    )
+    sampler = choose_sampler(cfg, run)
+    student = open_student(cfg.student, run) if cfg.student is not None else None
+    if student is not None:
+        student_sampler(student, sampler)  # refuses what it was not distilled for, before the work
+    steps = sampler.steps
     view = export_view(policy, run.agent.actor_norm, steps)
     latent = None if sampler.needs_latent else fixed_latent(sampler, policy.action_size)
     model = build_graph(view, latent=latent, batch=cfg.batch or None, precision=cfg.precision)
@@ -136,13 +136,42 @@ def export_run(path: Path, out: Path, cfg: ExportCfg) -> Exported:
     recording = record_episodes(run, reference, sampler, cfg.episodes, cfg.seed)
     golden = golden_cases(reference, view, recording, sampler)
     evaluation = describe_evaluation(recording.result, sampler, cfg.seed)
-    contract = fill_contract(run, robot, sampler, model, cfg.precision, view, evaluation, recording.observations)
+    files: dict[str, bytes] = {}
+    evaluations, beside = (evaluation,), None
+    if student is not None:
+        found = stand_in(student, reference, sampler, recording, cfg.batch or None, cfg.seed)
+        files[STUDENT_FILE] = found.graph
+        evaluations, beside = (evaluation, found.evaluation), found.contract
+    contract = fill_contract(run, robot, sampler, model, cfg.precision, view, evaluations, recording.observations, beside)
     onnx.helper.set_model_props(model, csv_metadata(contract))
     graph = model.SerializeToString()
     error = prove(graph, golden, contract)
-    files = {GRAPH_FILE: graph, GOLDEN: golden.to_bytes(), **build_engines(graph, cfg)}
+    files |= {GRAPH_FILE: graph, GOLDEN: golden.to_bytes(), **build_engines(graph, cfg)}
     written = write_bundle(out, contract, files, overwrite=cfg.overwrite, signer=sign)
     return Exported(written, contract, error, len(golden.observation))
+
+
+def choose_sampler(cfg: ExportCfg, run: TrainedRun) -> Sampler:
+    """How the exported policy draws actions; ExportError where a student was not distilled for it."""
+    policy, path = run.agent.policy, run.folder.path
+    steps = policy.cfg.steps if cfg.steps is None else cfg.steps
+    if run.folder.is_student:
+        settings = read_settings(run.folder)
+        if steps != policy.cfg.steps:
+            raise ExportError(f"{path} is a student of {policy.cfg.steps} step(s); --steps {steps} is for teachers")
+        if settings.latent == "zero" and cfg.noise != "zero":
+            raise ExportError(
+                f"{path} is a student distilled from the zero latent; --noise {cfg.noise} needs one distilled with "
+                "--latent seeded"
+            )
+    return Sampler(
+        network="student" if run.folder.is_student else "teacher",
+        steps=steps,
+        ode=True,
+        noise=cfg.noise,
+        seed=cfg.noise_seed if cfg.noise in ("fixed", "seeded") else None,
+        latent_std=policy.cfg.init_std,
+    )
 
 
 def choose_robot(name: str | None, run: TrainedRun) -> RobotFile:

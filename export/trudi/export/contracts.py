@@ -20,6 +20,7 @@ from trudi.runtime.contract import (
     Provenance,
     Safety,
     Sampler,
+    Student,
     Task,
     Tensor,
 )
@@ -52,8 +53,9 @@ def fill_contract(
     model: onnx.ModelProto,
     precision: Precision,
     view: ExportView,
-    evaluation: Evaluation,
+    evaluations: tuple[Evaluation, ...],
     seen: NDArray[np.float32],
+    student: Student | None = None,
 ) -> Contract:
     """The contract of this export. `seen` are observations from its evaluation (samples, n)."""
     backend, task = run.cfg.task.split(":", 1)
@@ -70,6 +72,7 @@ def fill_contract(
         control_period_s=robot.control_period_s,
         sampler=sampler,
         graph=describe_graph(model, precision),
+        student=student,
         safety=safety,
         provenance=Provenance(
             run=run.folder.path.resolve().name,
@@ -79,22 +82,23 @@ def fill_contract(
             git_commit=about.get("git_commit"),
             git_dirty=about.get("git_dirty"),
             versions={name: value for name, value in about.get("packages", {}).items() if value},
-            evaluations=(evaluation,),
+            evaluations=evaluations,
         ),
     )
     return parse_contract(contract.model_dump(mode="json"))[0]  # `model_copy` above did not check anything.
 
 
-def describe_graph(model: onnx.ModelProto, precision: Precision) -> Graph:
+def describe_graph(model: onnx.ModelProto, precision: Precision, file: str = GRAPH_FILE) -> Graph:
     """The graph's file, precision and ports."""
     inputs, outputs = (tuple(map(_tensor, ports)) for ports in (model.graph.input, model.graph.output))
-    return Graph(file=GRAPH_FILE, opset=OPSET, precision=precision, batch=inputs[0].shape[0], inputs=inputs, outputs=outputs)
+    return Graph(file=file, opset=OPSET, precision=precision, batch=inputs[0].shape[0], inputs=inputs, outputs=outputs)
 
 
 def describe_evaluation(result: EvalResult, sampler: Sampler, seed: int) -> Evaluation:
     """The score of the exported sampler, run in PyTorch."""
+    prefix = "student_" if sampler.network == "student" else ""
     return Evaluation(
-        sampler=f"ode_{sampler.steps}_steps_{sampler.noise}_noise",
+        sampler=f"{prefix}ode_{sampler.steps}_steps_{sampler.noise}_noise",
         return_mean=result.mean,
         return_std=result.std,
         return_ci95=result.confidence_interval(),

@@ -34,7 +34,7 @@ from trudi.runtime.model import (
 )
 from trudi.runtime.paths import FileName
 
-SCHEMA_VERSION = "1.1"
+SCHEMA_VERSION = "1.2"
 
 
 class Task(Model):
@@ -174,6 +174,19 @@ class Provenance(Model):
     """Scores of the policy before export."""
 
 
+class Divergence(Model):
+    """How far a student's actions are from its teacher's, for the same observations and latents."""
+
+    action_rms: NonNegative
+    """Root mean square difference of an element of the action, before scale and offset."""
+    action_p99: NonNegative
+    """Largest difference of any element, not exceeded in 99 % of the observations."""
+    action_max: NonNegative
+    """Largest difference of any element in any observation."""
+    observations: Annotated[Int, Field(ge=1)]
+    """Observations it was measured at, those of the teacher's evaluation."""
+
+
 class Student(Model):
     """A cheaper network beside the teacher, for when the teacher misses its deadline; the same observation and action."""
 
@@ -181,6 +194,8 @@ class Student(Model):
     """How its actions are drawn; its network is `student`."""
     graph: Graph
     """Its file."""
+    divergence: Divergence | None = None
+    """How far it is from the teacher; null where that was not measured."""
 
 
 class Contract(Model):

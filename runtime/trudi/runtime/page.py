@@ -134,7 +134,11 @@ def _sampler(contract: Contract) -> str:
     parts = [(contract.sampler, contract.graph)]
     if contract.student is not None:
         parts.append((contract.student.sampler, contract.student.graph))
-    return _section("sampler", "\n\n".join(_pairs(_sampler_rows(*part)) for part in parts))
+    tables = [_pairs(_sampler_rows(*part)) for part in parts]
+    if contract.student is not None and (away := contract.student.divergence) is not None:
+        far = f"rms {away.action_rms:.3g}, 99 % below {away.action_p99:.3g}, at most {away.action_max:.3g}"
+        tables.append(_pairs([("student's actions from the teacher's", f"{far}, at {away.observations} observations")]))
+    return _section("sampler", "\n\n".join(tables))
 
 
 def _sampler_rows(sampler: Sampler, graph: Graph) -> list[tuple[str, Any]]:

@@ -44,15 +44,22 @@ def main(argv: list[str]) -> int:
 
 
 def summary(exported: Exported) -> str:
-    """What was exported, in three lines."""
+    """What was exported, in a few lines."""
     contract = exported.contract
     score = contract.provenance.evaluations[0]
     proof = "not run here" if exported.golden_error is None else f"largest error {exported.golden_error:.2g}"
     robot = contract.robot.name if contract.robot else "no robot (actuators only)"
+    beside = ""
+    if (student := contract.student) is not None and (away := student.divergence) is not None:
+        own = contract.provenance.evaluations[1]
+        beside = (
+            f"student: {student.sampler.steps} step(s), return {own.return_mean:.1f} +- {own.return_std:.1f}; its actions "
+            f"are {away.action_rms:.3g} (rms) from the policy's, at most {away.action_max:.3g}\n"
+        )
     return (
         f"{contract.task.id}: {contract.observation_size} observations, {contract.action.size} actions, "
         f"{contract.sampler.steps} steps, {contract.sampler.noise} noise, {contract.graph.precision}, {robot}\n"
         f"golden cases: {exported.cases}, {proof}; return {score.return_mean:.1f} +- {score.return_std:.1f} "
-        f"in {score.episodes} episodes\n"
+        f"in {score.episodes} episodes\n{beside}"
         f"bundle: {exported.path}"
     )

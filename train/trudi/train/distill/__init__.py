@@ -1,0 +1,1 @@
+"""Distilling a trained policy into one of fewer steps that acts alike."""

@@ -1,0 +1,119 @@
+"""The gate: student and teacher on the same episodes, and a verdict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from trudi.train.agent import Agent
+from trudi.train.distill.settings import DistillCfg, GateCfg
+from trudi.train.envs.registry import make_env
+from trudi.train.evaluation import EvalResult, Sampler, make_act, run_episodes
+
+RESAMPLES = 10_000
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """The student's return relative to the teacher's, with the 95 % bootstrap interval over episodes in pairs."""
+
+    value: float
+    low: float
+    high: float
+
+
+def relative(teacher: NDArray[np.float64], student: NDArray[np.float64]) -> NDArray[np.float64]:
+    """1 + (student - teacher) / |teacher| of mean returns: their ratio, and in its order where returns are negative."""
+    difference = student - teacher
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(difference == 0.0, 1.0, 1.0 + difference / np.abs(teacher))
+
+
+def paired_ratio(teacher: torch.Tensor, student: torch.Tensor, seed: int = 0) -> Ratio:
+    """The ratio of mean returns (episodes,); an episode is drawn for both or for neither (percentile bootstrap)."""
+    pairs = torch.stack([teacher, student]).double().cpu().numpy()
+    drawn = np.random.default_rng(seed).integers(pairs.shape[1], size=(RESAMPLES, pairs.shape[1]))
+    means = pairs[:, drawn].mean(-1)
+    low, high = np.percentile(relative(means[0], means[1]), (2.5, 97.5))
+    return Ratio(float(relative(pairs[0].mean(), pairs[1].mean())), float(low), float(high))
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the gate found."""
+
+    cfg: GateCfg
+    teacher_sampler: Sampler
+    student_sampler: Sampler
+    teacher: EvalResult
+    student: EvalResult
+    ratio: Ratio
+
+    @property
+    def passed(self) -> bool:
+        """Whether the student may take the teacher's place."""
+        return self.ratio.value >= self.cfg.min_ratio and self.ratio.low >= self.cfg.min_low
+
+    def text(self) -> str:
+        """Verdict and reason, in three lines."""
+        lines = [f"{name:<8} {describe(one)}" for name, one in (("teacher", self.teacher), ("student", self.student))]
+        ratio, cfg = self.ratio, self.cfg
+        found = f"ratio {ratio.value:.4f}, 95 % interval [{ratio.low:.4f}, {ratio.high:.4f}]"
+        needed = f"needed: {cfg.min_ratio:g}, and its lower end {cfg.min_low:g}"
+        return "\n".join([*lines, f"{'PASS' if self.passed else 'FAIL'}     {found} ({needed})"])
+
+    def to_plain(self) -> dict[str, Any]:
+        """For distill.json."""
+        return {
+            "passed": self.passed,
+            "ratio": self.ratio.value,
+            "ratio_ci95": [self.ratio.low, self.ratio.high],
+            "min_ratio": self.cfg.min_ratio,
+            "min_low": self.cfg.min_low,
+            "episodes": self.cfg.gate_episodes,
+            "seed": self.cfg.gate_seed,
+            "teacher_sampler": self.teacher_sampler,
+            "student_sampler": self.student_sampler,
+            "teacher": plain(self.teacher),
+            "student": plain(self.student),
+        }
+
+
+def describe(result: EvalResult) -> str:
+    """Return and steadiness in one line."""
+    variation, jumps = result.steadiness()
+    return f"return {result.mean:.1f} +- {result.std:.1f}, action variation {variation:.2f} /s, {jumps:.2f} jumps /s"
+
+
+def plain(result: EvalResult) -> dict[str, Any]:
+    """An evaluation as JSON has it."""
+    variation, jumps = result.steadiness()
+    return {
+        "return_mean": result.mean,
+        "return_std": result.std,
+        "return_ci95": list(result.confidence_interval()),
+        "action_variation_per_s": variation,
+        "action_jumps_per_s": jumps,
+        "returns": result.returns.tolist(),
+    }
+
+
+def measure(agent: Agent, task: str, sampler: Sampler, cfg: GateCfg) -> EvalResult:
+    """The gate's episodes with one agent, on the device it is on; the seeds decide starts and latents."""
+    device = agent.policy.raw_friction.device
+    env = make_env(task, cfg.gate_episodes, cfg.gate_seed, device=device, stagger=False)
+    generator = torch.Generator(device=device).manual_seed(cfg.gate_seed)
+    return run_episodes(env, make_act(agent, sampler, 1, generator))
+
+
+def judge(teacher: Agent, student: Agent, task: str, settings: DistillCfg) -> Verdict:
+    """Measures both on the same episodes and compares them."""
+    cfg = settings.gate
+    by_teacher = measure(teacher, task, settings.teacher_sampler, cfg)
+    by_student = measure(student, task, settings.sampler, cfg)
+    ratio = paired_ratio(by_teacher.returns, by_student.returns)
+    return Verdict(cfg, settings.teacher_sampler, settings.sampler, by_teacher, by_student, ratio)
