@@ -3,8 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# ROS 2 has environments of its own, one a distribution: the runtime and the wheels, no torch. A robot needs no more.
+ROS := .ros
+ROS_DISTROS := kilted jazzy
 
-.PHONY: demo test check format clean setup
+.PHONY: demo test test-main test-ros $(ROS_DISTROS:%=test-ros-%) check format clean setup
+.SECONDARY:
 
 setup: $(READY)
 
@@ -19,8 +23,20 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY)
 	$(BIN)/python examples/demo.py
 
-test: $(READY)
+test: test-main test-ros
+
+test-main: $(READY)
 	$(BIN)/python -m pytest
+
+test-ros: $(ROS_DISTROS:%=test-ros-%)
+
+test-ros-%: $(READY) $(ROS)/%/.ready
+	$(ROS)/$*/bin/python -m pytest tests/ros ros2_ws/src/trudi_runtime/test --confcutdir=tests/ros
+
+$(ROS)/%/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mujoco,ros-$*]' hypothesis pytest
+	touch $@
 
 check: $(READY)
 	$(BIN)/ruff format --check .
@@ -33,4 +49,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ROS) build dist .pytest_cache .ruff_cache

@@ -102,9 +102,9 @@ def test_a_fault_leads_from_every_state_to_fault_and_only_a_reset_out(state):
         state,
         "STATE_LOST: STATE_LOST was found",
     )
-    for event in set(Event) - {Event.RESET}:
+    for event in set(Event) - {Event.RESET, Event.DEACTIVATE}:
         refused = supervisor.request(event, WELL)
-        assert "refused in FAULT by STATE_LOST: STATE_LOST was found; possible: reset" in refused
+        assert "refused in FAULT by STATE_LOST: STATE_LOST was found; possible: deactivate, reset" in refused
         assert (supervisor.state, supervisor.motors) == (State.FAULT, sent) and supervisor.fault is fault
     doubtful = supervisor.request(Event.RESET, Conditions(state="too old", ramp="not there", command="none"))
     if guards:
@@ -133,7 +133,13 @@ def test_the_first_fault_is_latched_and_later_ones_are_counted():
 def test_freeze_holds_only_what_stood_and_neither_a_falling_nor_an_unknown_robot(state, code):
     supervisor = supervisor_in(state, freeze_on_fault=True)
     supervisor.raise_fault(violation(code), 1)
-    falls = code in {FaultCode.TILT, FaultCode.JOINT_EFFORT, FaultCode.ORIENTATION, FaultCode.INTERNAL}
+    falls = code in {
+        FaultCode.TILT,
+        FaultCode.JOINT_EFFORT,
+        FaultCode.ORIENTATION,
+        FaultCode.INTERNAL,
+        FaultCode.EMERGENCY_STOP,
+    }
     unknown = code.name.startswith("STATE_") or code is FaultCode.ROBOT_WRITE
     held = state in {State.STAND, State.ACTIVE} and not falls and not unknown
     assert supervisor.motors is (Motors.FREEZE if held else AFTER_FAULT[state][0])
@@ -154,10 +160,23 @@ def test_a_frozen_robot_that_then_falls_is_let_go(code):
 
 def test_the_table_has_one_row_for_each_expectation_and_no_other():
     normal = {(row.state, row.event) for row in TABLE if row.event not in (Event.FAULT, Event.RESET)}
-    assert normal == set(EXPECTED)
-    assert len(TABLE) == len(EXPECTED) + 5 + 5
+    assert normal == set(EXPECTED) | {(State.FAULT, Event.DEACTIVATE)}
+    assert len(TABLE) == len(EXPECTED) + 5 + 5 + 1
     assert {row.state for row in TABLE if row.event is Event.RESET} == {State.FAULT}
     assert len({code.value for code in FaultCode}) == len(FaultCode)
+
+
+@pytest.mark.parametrize("state", NORMAL, ids=lambda state: state.name)
+@pytest.mark.parametrize("freeze", [False, True])
+def test_deactivating_in_a_fault_ends_the_commands_and_keeps_the_fault(state, freeze):
+    supervisor = supervisor_in(state, freeze_on_fault=freeze)
+    supervisor.raise_fault(violation(FaultCode.OVERRUN), 1)
+    fault = supervisor.fault
+    assert supervisor.request(Event.DEACTIVATE, Conditions(state="lost")) is None
+    assert (supervisor.state, supervisor.motors, supervisor.fault) == (State.FAULT, Motors.NOTHING, fault)
+    assert supervisor.request(Event.ACTIVATE, WELL) is not None
+    assert supervisor.request(Event.RESET, WELL) is None
+    assert (supervisor.state, supervisor.motors) == AFTER_FAULT[state][2:]
 
 
 class Oracle:

@@ -219,6 +219,10 @@ class Controller:
         """Whether the next slot begins another control step."""
         return self._slot + 1 >= self._next_step
 
+    def begins_step(self, slot: int) -> bool:
+        """Whether a control step begins in this slot, or would under a policy."""
+        return (slot - max(self._next_step, 0)) % self.decimation == 0
+
     @property
     def commands(self) -> list[NDArray[np.float64]]:
         """The commands as they were given, each (elements,)."""

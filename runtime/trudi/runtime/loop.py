@@ -2,7 +2,8 @@
 
     sleep until the slot | read states | commands, requests | begin | the graph, in a control step | finish | write | record
 
-The thread waits for nothing but its deadline and, up to a deadline of its own, the graph. It writes to no disk and prints
+The thread waits for nothing but its deadline (and within a tenth of a period of it, where the robot tells of arrivals, for a
+fresh state: `pace`) and, up to a deadline of its own, the graph. It writes to no disk and prints
 nothing. What others give it lies in mailboxes, the latest command and a queue of requests: nobody holds a lock over I/O.
 """
 
@@ -13,7 +14,7 @@ import math
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -26,6 +27,7 @@ from trudi.runtime.errors import TrudiRuntimeError, near_matches
 from trudi.runtime.flight.histogram import Histogram
 from trudi.runtime.flight.worst import WorstCycles
 from trudi.runtime.inference import InferenceThread
+from trudi.runtime.pace import Pace
 from trudi.runtime.realtime import RealtimeCfg, Sleeper, enter_realtime, monotonic_ns
 from trudi.runtime.recorder import FlightRecorder
 from trudi.runtime.robots.base import Robot, RobotError, StateRejected
@@ -42,6 +44,8 @@ PUBLISH_BY: Final = 0.8
 ANSWER_S: Final = 0.002
 """Time between two looks for the answer to a request; s."""
 ENDED: Final = "the control loop has ended"
+MAX_STOPS: Final = 16
+"""Faults from outside that wait for their tick; only the first is latched, and the rest are counted."""
 MAX_ERRORS: Final = 3
 """Ticks in a row that may raise an error before the loop ends and leaves the robot to its own timeout."""
 
@@ -84,6 +88,24 @@ class Request:
         self.answered = True
 
 
+@dataclass(frozen=True)
+class Tick:
+    """What went into a tick beside states and commands, and what came of the graph: enough to compute the tick again."""
+
+    now_ns: int
+    slot: int
+    missed: int
+    request: Event | None
+    stopped: Violation | None
+    """A fault that came from outside."""
+    stepped: bool
+    outcome: Outcome
+    spread: float
+
+
+OnTick = Callable[[Tick], None]
+
+
 class Times:
     """What the loop measured of itself. Written by the loop alone; anybody may read."""
 
@@ -122,6 +144,7 @@ class ControlLoop:
         self._robot, self._student, self._cfg, self._recorder = robot, student, cfg, recorder
         self._inference = InferenceThread(engine, cfg.realtime, spread_latents)
         self._requests: collections.deque[Request] = collections.deque()
+        self._stops: collections.deque[Violation] = collections.deque(maxlen=MAX_STOPS)
         self._commands: list[tuple[tuple[float, ...], int] | None] = [None] * len(controller.contract.commands)
         self._taken: list[object] = [None] * len(self._commands)
         self._thread: threading.Thread | None = None
@@ -129,6 +152,8 @@ class ControlLoop:
         self._stage_ns = [0] * len(STAGES)
         self._slot = self._due_ns = self._read_ns = self._observed_ns = self._observed_stamp_ns = self._errors = 0
         self._output: NDArray[np.float32] | None = None
+        self.on_tick: OnTick | None = None
+        """Called at the end of every tick, in the control thread; set before `start`. It may neither wait nor raise."""
         self.notes: list[str] = []
         """What the operating system did not permit."""
         self.error = ""
@@ -185,23 +210,58 @@ class ControlLoop:
             )
         self._commands[index] = (numbers, monotonic_ns() if received_ns is None else received_ns)
 
+    def fault(self, violation: Violation) -> None:
+        """Stops the robot in the next tick for a reason that only others see: an emergency stop, say. Never waits."""
+        self._stops.append(violation)
+
     # The thread.
 
     def _run(self) -> None:
-        self.notes += enter_realtime(self._cfg.realtime)
-        np.seterr(all="ignore")  # The watches look for what is no number; a warning would be printed from this thread.
+        try:
+            self.notes += enter_realtime(self._cfg.realtime)
+            np.seterr(all="ignore")  # The watches look for what is no number; a warning would be printed from this thread.
+            self._keep_time()
+        except Exception:
+            self.error = traceback.format_exc()
+        finally:
+            self._leave()
+
+    def _keep_time(self) -> None:
         sleeper, period_ns = Sleeper(), self.controller.period_ns
-        start_ns = monotonic_ns() + period_ns
+        waits = self._robot.arrived_ns is not None
+        state_period_ns = round(1e9 * self.controller.robot.state_period_s) if waits else 0
+        pace = Pace(period_ns, monotonic_ns() + period_ns, state_period_ns)
         slot = missed = 0
         while not self._stopping and self._errors < MAX_ERRORS:
-            deadline_ns = start_ns + slot * period_ns
-            sleeper.until(deadline_ns)
+            due_ns = pace.due_ns(slot)
+            if waits and self.controller.begins_step(slot):
+                deadline_ns = self._await_state(sleeper, pace, due_ns)
+            else:
+                sleeper.until(due_ns)
+                deadline_ns = due_ns
             now_ns = monotonic_ns()
-            overslept = (now_ns - deadline_ns) // period_ns
+            overslept = max(now_ns - deadline_ns, 0) // period_ns
             self._guarded_tick(now_ns, deadline_ns, slot + overslept, missed + overslept)
-            following = max((monotonic_ns() - start_ns) // period_ns, slot + overslept) + 1
+            following = max(pace.slot_at(monotonic_ns()), slot + overslept) + 1
             missed, slot = following - slot - overslept - 1, following
-        self._leave()
+
+    def _await_state(self, sleeper: Sleeper, pace: Pace, due_ns: int) -> int:
+        """Sleeps until the slot's tick is to begin; when that was: `due_ns`, or the arrival of the state it waited for."""
+        robot = self._robot
+        sleeper.until(due_ns - pace.window_ns)
+        pace.note(robot.arrived_ns or 0)
+        expected_ns = pace.expected_ns(due_ns)
+        if expected_ns is not None:
+            pace.follow(due_ns, expected_ns)
+        if expected_ns is None or not pace.awaits(due_ns, expected_ns):
+            sleeper.until(due_ns)
+            return due_ns
+        # The one that is awaited arrives later than half a state period before it is expected.
+        after_ns = expected_ns - pace.state_period_ns // 2
+        robot.wait(after_ns, due_ns + pace.window_ns)
+        if (arrived_ns := robot.arrived_ns or 0) > after_ns:
+            return max(arrived_ns, due_ns - pace.window_ns)
+        return due_ns + pace.window_ns
 
     def _guarded_tick(self, now_ns: int, deadline_ns: int, slot: int, missed: int) -> None:
         """A tick that raises stops the robot, and never the thread before it has commanded damping."""
@@ -218,10 +278,13 @@ class ControlLoop:
 
     def _tick(self, now_ns: int, deadline_ns: int, slot: int, missed: int) -> None:
         controller, recorder = self.controller, self._recorder
-        was = controller.supervisor.state
+        was, was_sent = controller.supervisor.state, controller.supervisor.motors is not Motors.NOTHING
         self._slot = slot
         self._read()
         self._read_ns = monotonic_ns()
+        stopped = self._stops.popleft() if self._stops else None  # one a tick: that is what a row of the recording holds
+        if stopped is not None:
+            self._fail(stopped, now_ns)
         request = self._take_commands(now_ns)
         awaited = controller.awaiting
         wanted = controller.begin(now_ns, slot, missed)
@@ -238,7 +301,7 @@ class ControlLoop:
             self._explain_failure()
         acted_ns = monotonic_ns()
         supervisor = controller.supervisor
-        if supervisor.motors is not Motors.NOTHING or was in (State.STANDBY, State.STAND, State.ACTIVE):
+        if was_sent or supervisor.motors is not Motors.NOTHING:  # the last command before silence damps
             self._robot.write(command)
         published_ns = monotonic_ns()
         stages = self._stage_ns
@@ -248,6 +311,8 @@ class ControlLoop:
             self._account(now_ns, slot, missed, published_ns, outcome)
         if recorder is not None:
             recorder.tick(controller, now_ns, slot, missed, request, wanted, outcome, output, spread, stages)
+        if self.on_tick is not None:
+            self.on_tick(Tick(now_ns, slot, missed, request, stopped, wanted, outcome, spread))
 
     def _read(self) -> None:
         controller, robot, recorder = self.controller, self._robot, self._recorder
@@ -276,7 +341,11 @@ class ControlLoop:
         request = self._requests.popleft()
         if not request.claim():
             return None  # whoever asked has given up
-        request.answer(self.controller.request(request.event, now_ns))
+        try:
+            request.answer(self.controller.request(request.event, now_ns))
+        except Exception as error:
+            request.answer(f"{request.event.name.lower()} failed: {error}")  # who asked waits for an answer
+            raise
         return request.event
 
     def _infer(self, wanted: bool, awaited: bool, now_ns: int, deadline_ns: int) -> Outcome:

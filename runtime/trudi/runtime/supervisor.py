@@ -58,6 +58,7 @@ class FaultCode(IntEnum):
     STATE_LAYOUT = 15
     STATE_NOT_FINITE = 16
     ORIENTATION = 17
+    STATE_SOURCE = 18
     JOINT_POSITION = 20
     JOINT_VELOCITY = 21
     JOINT_EFFORT = 22
@@ -71,6 +72,7 @@ class FaultCode(IntEnum):
     OVERRUN = 50
     ROBOT_WRITE = 51
     INTERNAL = 60
+    EMERGENCY_STOP = 70
 
 
 @dataclass(frozen=True)
@@ -154,6 +156,7 @@ TABLE: Final = _rows("""
     STANDBY      | FAULT        | -                  | FAULT        | DAMP
     STAND        | FAULT        | -                  | FAULT        | DAMP
     ACTIVE       | FAULT        | -                  | FAULT        | DAMP
+    FAULT        | DEACTIVATE   | -                  | FAULT        | NOTHING
     FAULT        | RESET        | UNCONFIGURED       | UNCONFIGURED | NOTHING
     FAULT        | RESET        | INACTIVE           | INACTIVE     | NOTHING
     FAULT        | RESET        | state STANDBY      | STANDBY      | DAMP
@@ -169,6 +172,7 @@ ALWAYS_DAMP: Final = frozenset(code for code in FaultCode if code.name.startswit
     FaultCode.ORIENTATION,
     FaultCode.ROBOT_WRITE,
     FaultCode.INTERNAL,
+    FaultCode.EMERGENCY_STOP,
 }
 
 

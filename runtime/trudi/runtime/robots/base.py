@@ -221,6 +221,14 @@ class Robot(ABC):
     def write(self, command: JointCommand) -> None:
         """Sends a command; never waits. RobotError where it cannot be sent."""
 
+    @property
+    def arrived_ns(self) -> int | None:
+        """When the latest state reached this process, read or not; 0 before the first. None: states are not waited for."""
+        return None
+
+    def wait(self, after_ns: int, until_ns: int) -> None:  # noqa: B027 (only where `arrived_ns` is not None)
+        """Returns once a state has arrived after `after_ns`, and no later than `until_ns`; both CLOCK_MONOTONIC."""
+
     def close(self) -> None:  # noqa: B027 (most robots have nothing to let go of)
         """Lets go of the robot; a second call does nothing."""
 

@@ -1,0 +1,57 @@
+"""Tests over real DDS. They run in an environment of their own, with the ROS 2 wheels and without torch: `make test-ros`."""
+
+import importlib.util
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+
+if importlib.util.find_spec("rclpy") is None:
+    collect_ignore_glob = ["*"]
+else:
+    # Nothing leaves this machine, nothing from elsewhere comes in, and two runs do not hear each other.
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="trudi_ros_log_"))
+    import rclpy
+    from harness import Bench, made_bundle, robot_parameters
+
+    SHARED_MEMORY = Path("/dev/shm")
+
+    @pytest.fixture(scope="session", autouse=True)
+    def middleware():
+        """Fast DDS leaves the shared memory of processes that were killed; the tests take away what came with them."""
+        before = set(SHARED_MEMORY.glob("*fastrtps*"))
+        rclpy.init()
+        yield
+        rclpy.shutdown()
+        for left in set(SHARED_MEMORY.glob("*fastrtps*")) - before:
+            left.unlink(missing_ok=True)
+
+    @pytest.fixture
+    def bench(tmp_path):
+        """Processes, and a node that looks at them; all gone after the test."""
+        bench = Bench(tmp_path)
+        yield bench
+        bench.close()
+
+    @pytest.fixture(scope="session")
+    def cartpole():
+        """CartpoleSwingup as `make demo` trained it."""
+        return Path(__file__).parents[1] / "data" / "cartpole_swingup"
+
+    @pytest.fixture(scope="session")
+    def go1(tmp_path_factory):
+        """A policy for Go1 that stands and sways a little."""
+        return made_bundle(tmp_path_factory.mktemp("bundles") / "go1")
+
+    @pytest.fixture(scope="session")
+    def standing(tmp_path_factory):
+        """The same for a Go1 that estimates no velocity: its policy sees everything else."""
+        return made_bundle(tmp_path_factory.mktemp("bundles") / "standing", without=["linvel"])
+
+    @pytest.fixture
+    def imu_robot():
+        """Parameters of a Go1 with an imu and no odometry, 100 states a second."""
+        return robot_parameters("unitree_go1") | {"robot.odometry": False, "robot.state_rate_hz": 100.0}
