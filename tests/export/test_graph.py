@@ -48,8 +48,9 @@ def test_the_graph_computes_the_policy(steps, width):
     assert np.abs(actions_of(model, observation, latent) - expected).max() < 1e-5
 
 
-def test_a_constant_latent_is_the_same_as_an_input():
-    policy, norm, mean, std = policy_and_norm(steps=4, width=32)
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_a_constant_latent_is_the_same_as_an_input(steps):
+    policy, norm, mean, std = policy_and_norm(steps=steps, width=32)
     observation, latent = mean + std * torch.randn(8, OBSERVATIONS), 2.5 * torch.randn(1, ACTIONS)
     view = export_view(policy, norm)
     free = build_graph(view, latent=None, batch=8)
@@ -112,8 +113,17 @@ def test_deep_and_shallow_networks():
         assert np.abs(actions_of(model, observation) - expected).max() < 1e-5
 
 
-def test_reduced_precisions_are_close_and_smaller():
-    policy, norm, mean, std = policy_and_norm(steps=8, width=256)
+def test_one_step_from_a_constant_latent_is_ten_operators():
+    policy, norm, _, _ = policy_and_norm(steps=1, width=32)
+    model = build_graph(export_view(policy, norm), latent=np.zeros(ACTIONS))
+    operators = [node.op_type for node in model.graph.node]
+    around = ["Sub", "Max", "Min"], ["Gemm", "Tanh"]
+    assert operators == [*around[0], "Gemm", "Gelu", "Gemm", "LayerNormalization", "Gelu", *around[1]]
+
+
+@pytest.mark.parametrize("steps", [1, 8])
+def test_reduced_precisions_are_close_and_smaller(steps):
+    policy, norm, mean, std = policy_and_norm(steps=steps, width=256)
     observation = mean + std * torch.randn(500, OBSERVATIONS)
     view = export_view(policy, norm)
     models = {

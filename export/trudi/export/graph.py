@@ -84,18 +84,11 @@ def build_graph(
     the middle layers' products in 8 bits, with ONNX Runtime's dynamic quantisation: the rest stays float32.
     """
     build = _Builder(precision)
-    seen = _observation_part(build, view)
-    rest = view.rest.copy()
-    if latent is None:
-        z = build.narrow(LATENT)
-    else:  # A constant: its part of the first layer's sum is one too.
-        rest[0] += latent @ view.latent_weight[0]
-        z = build.constant(FIRST_LATENT, latent[None])
-    for k in range(view.steps):
-        z = _step(build, view, k, build.node("Add", [seen, build.constant(f"rest_{k}", rest[k][None])], f"shared_{k}"), z)
-    factor = build.constant("final_factor", view.final_factor[None], wide=True)
-    shift = build.constant("final_shift", view.final_shift[None], wide=True)
-    x = build.node("Add", [build.node("Mul", [build.widen(z), factor], "scaled"), shift], "last_latent")
+    observation = _observation(build, view)
+    if latent is not None and view.steps == 1:
+        x = _only_step(build, view, observation, latent)
+    else:
+        x = _chain(build, view, observation, latent)
     build.node("Tanh", [x], ACTION)
 
     size: int | str = "batch" if batch is None else batch
@@ -118,8 +111,8 @@ def check(model: onnx.ModelProto) -> None:
     onnx.shape_inference.infer_shapes(model, check_type=True, strict_mode=True, data_prop=True)
 
 
-def _observation_part(build: _Builder, view: ExportView) -> str:
-    """d observation_weight, the same for all steps."""
+def _observation(build: _Builder, view: ExportView) -> list[str]:
+    """The names of d and of observation_weight, whose product is the same for all steps."""
     bound = view.observation_bound[None]
     d = build.node(
         "Sub", [OBSERVATION, build.constant("observation_mean", view.observation_mean[None], wide=True)], "centred"
@@ -131,7 +124,32 @@ def _observation_part(build: _Builder, view: ExportView) -> str:
         weight = view.observation_weight * view.observation_bound[:, None]
     else:
         weight = view.observation_weight
-    return build.node("MatMul", [d, build.constant("observation_weight", weight)], "observation_part")
+    return [d, build.constant("observation_weight", weight)]
+
+
+def _chain(build: _Builder, view: ExportView, observation: list[str], latent: NDArray[np.float64] | None) -> str:
+    """All steps; gives the name of x_N, in float32."""
+    seen = build.node("MatMul", observation, "observation_part")
+    rest = view.rest.copy()
+    if latent is None:
+        z = build.narrow(LATENT)
+    else:  # A constant: its part of the first layer's sum is one too.
+        rest[0] += latent @ view.latent_weight[0]
+        z = build.constant(FIRST_LATENT, latent[None])
+    for k in range(view.steps):
+        z = _step(build, view, k, build.node("Add", [seen, build.constant(f"rest_{k}", rest[k][None])], f"shared_{k}"), z)
+    factor = build.constant("final_factor", view.final_factor[None], wide=True)
+    shift = build.constant("final_shift", view.final_shift[None], wide=True)
+    return build.node("Add", [build.node("Mul", [build.widen(z), factor], "scaled"), shift], "last_latent")
+
+
+def _only_step(build: _Builder, view: ExportView, observation: list[str], latent: NDArray[np.float64]) -> str:
+    """One step from a constant latent: what else goes into its sums are constants, so each is one Gemm; gives x_1."""
+    first = build.constant("rest_0", view.rest[0] + latent @ view.latent_weight[0])
+    h = _trunk(build, view, 0, build.node("Gemm", [*observation, first], "first_0"))
+    weight = build.constant("output_weight_0", view.output_weight[0] * view.final_factor)
+    shift = build.constant("final_shift", view.final_factor * latent + view.final_shift)
+    return build.widen(build.node("Gemm", [h, weight, shift], "last_latent"))
 
 
 def _step(build: _Builder, view: ExportView, k: int, shared: str, z: str) -> str:
@@ -139,6 +157,12 @@ def _step(build: _Builder, view: ExportView, k: int, shared: str, z: str) -> str
     h = shared
     if z != FIRST_LATENT:
         h = build.node("Gemm", [z, build.constant(f"latent_weight_{k}", view.latent_weight[k]), h], f"first_{k}")
+    h = _trunk(build, view, k, h)
+    return build.node("Gemm", [h, build.constant(f"output_weight_{k}", view.output_weight[k]), z], f"z_{k}")
+
+
+def _trunk(build: _Builder, view: ExportView, k: int, h: str) -> str:
+    """The network between its first layer's sum and its last layer; gives the name of its last activation."""
     h = build.node("Gelu", [h], f"active_{k}")
     for index, layer in enumerate(view.hidden):
         weight, bias, gain, shift = (f"hidden_{index}_{part}" for part in ("weight", "bias", "gain", "shift"))
@@ -154,7 +178,7 @@ def _step(build: _Builder, view: ExportView, k: int, shared: str, z: str) -> str
             h = build.node("Gemm", [h, weight, bias], f"hidden_{index}_{k}")
         h = build.node("LayerNormalization", [h, gain, shift], f"norm_{index}_{k}", axis=-1, epsilon=layer.epsilon)
         h = build.node("Gelu", [h], f"active_{index}_{k}")
-    return build.node("Gemm", [h, build.constant(f"output_weight_{k}", view.output_weight[k]), z], f"z_{k}")
+    return h
 
 
 def _quantise(model: onnx.ModelProto) -> onnx.ModelProto:
