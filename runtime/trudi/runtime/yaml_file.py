@@ -43,11 +43,17 @@ def load_yaml(path: Path) -> Any:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise TrudiRuntimeError(f"{path} is larger than the {MAX_FILE_BYTES} bytes that are read")
-        return yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        return parse_yaml(path.read_bytes(), str(path))
     except OSError as error:
         raise TrudiRuntimeError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def parse_yaml(text: str | bytes, where: str) -> Any:
+    """What the text (bytes: UTF-8) holds; TrudiRuntimeError, which begins with `where`, if that is not YAML."""
+    try:
+        return yaml.load(text if isinstance(text, str) else text.decode(), _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise TrudiRuntimeError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise TrudiRuntimeError(f"{where} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:

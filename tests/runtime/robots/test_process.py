@@ -326,7 +326,7 @@ def test_a_task_with_a_reward_waits_for_the_policy_and_then_counts():
 
 
 def test_returns_are_counted_and_the_next_episode_starts():
-    from trudi.runtime.robots.mujoco_process import Episodes
+    from trudi.runtime.robots.simulated import Episodes
     from trudi.runtime.robots.simulation import make_simulation
 
     simulation = make_simulation("WalkerStand-v1")

@@ -61,6 +61,8 @@ class Watch:
     """The first command of the state FAULT arrived."""
     own_damping_ns: int | None = None
     """The robot began to damp by itself."""
+    zero_ns: int = 0
+    """When the fault's `at_s` is 0."""
 
 
 @dataclass
@@ -105,9 +107,9 @@ class Checker:
         self.commands += 1
         self._note(sentence)
 
-    def watch(self, kind: str, now_ns: int) -> Watch:
+    def watch(self, kind: str, now_ns: int, zero_ns: int = 0) -> Watch:
         """Begins to look for the first safe command after a fault."""
-        self.watches.append(watch := Watch(kind, now_ns))
+        self.watches.append(watch := Watch(kind, now_ns, zero_ns=zero_ns))
         return watch
 
     def damps_by_itself(self, now_ns: int) -> None:

@@ -8,13 +8,13 @@ import signal
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 
 from trudi.runtime.robots.base import Float64, RobotDescription, RobotState
 from trudi.runtime.robots.checker import Checker
 from trudi.runtime.robots.injection import Fault, check_fits
-from trudi.runtime.robots.messages import StateEncoder, layout_hash, layout_of
 from trudi.runtime.robots.simulation import Simulation
 
 # Standard deviations of a noise factor of 1: those of the uniform noise that Go1 is trained with, half width / sqrt(3).
@@ -22,6 +22,14 @@ JOINT_POSITION_STD, JOINT_VELOCITY_STD = 0.03 / math.sqrt(3), 1.5 / math.sqrt(3)
 TILT_STD, GYRO_STD, LINEAR_VELOCITY_STD = 0.05 / math.sqrt(3), 0.2 / math.sqrt(3), 0.1 / math.sqrt(3)
 HEIGHT_STD = CUSTOM_STD = 0.01
 UNKNOWN_JOINT = "unknown_joint"
+
+
+class Layout(Enum):
+    """How a state's message is laid out; `OTHER` has `UNKNOWN_JOINT` in place of the first joint."""
+
+    RIGHT = "right"
+    SHORT = "state_size"
+    OTHER = "state_layout"
 
 
 @dataclass(frozen=True)
@@ -38,8 +46,27 @@ class SensorCfg:
     """Time from the arrival of a command until it takes effect; s."""
 
 
+@dataclass(frozen=True)
+class _Timed:
+    """A fault and its clock."""
+
+    fault: Fault
+    zero_ns: int
+    """When its `at_s` is 0; CLOCK_MONOTONIC."""
+
+    @property
+    def begins_ns(self) -> float:
+        return self.zero_ns + self.fault.at_s * 1e9
+
+    def due(self, now_ns: int) -> bool:
+        return (now_ns - self.zero_ns) / 1e9 >= self.fault.at_s
+
+    def lasts(self, now_ns: int) -> bool:
+        return self.fault.lasts((now_ns - self.zero_ns) / 1e9)
+
+
 class Disturbance:
-    """Carries out a schedule on one robot, and makes its messages."""
+    """Carries out a schedule on one robot, and spoils its states."""
 
     def __init__(
         self, simulation: Simulation, schedule: Sequence[Fault], sensors: SensorCfg, checker: Checker, seed: int
@@ -49,48 +76,54 @@ class Disturbance:
         driven = _driven(description)
         self._first_measured, self._first_driven = description.joint_names[0], driven[0]
         self._limited = next((name for name in driven if simulation.joint_range(name) is not None), None)
-        limited = self._limited is not None
-        check_fits(schedule, description.name, has_free_base=simulation.has_free_base, has_limited_joint=limited)
-        self._waiting = sorted(schedule, key=lambda fault: fault.at_s)
-        self._begun: list[Fault] = []
+        self._name = description.name
+        self._schedule = tuple(schedule)
+        self.check_fits(self._schedule)
+        self._waiting: list[_Timed] = []
+        self._begun: list[_Timed] = []
         self._rng = np.random.default_rng(seed)
-        self._start_ns: int | None = None
+        self._started = False
         self._clock_ns = 0
         self._sent = RobotState.zeros(description)
         self._frozen: tuple[Float64, int] | None = None
-        self._sequence = 0
-        self._encoders = _Encoders(description)
+        self.layout = Layout.RIGHT
+        """How the message of the last state is to be laid out."""
 
-    @property
-    def start_ns(self) -> int | None:
-        """When `at_s` is 0: CLOCK_MONOTONIC."""
-        return self._start_ns
+    def check_fits(self, faults: Sequence[Fault]) -> None:
+        """RobotError where one of `faults` cannot happen to this robot."""
+        has_limited_joint = self._limited is not None
+        check_fits(faults, self._name, has_free_base=self._simulation.has_free_base, has_limited_joint=has_limited_joint)
 
     def start(self, now_ns: int) -> None:
-        """The first command of the state ACTIVE arrived."""
-        if self._start_ns is None:
-            self._start_ns = now_ns
+        """A command of the state ACTIVE arrived: at the first one the schedule's clock starts."""
+        if not self._started:
+            self._started = True
+            self._add(self._schedule, now_ns)
+
+    def inject(self, faults: Sequence[Fault], now_ns: int) -> None:
+        """Further faults, with a clock that starts now. RobotError where one of them cannot happen to this robot."""
+        self.check_fits(faults)
+        self._begun = [timed for timed in self._begun if timed.lasts(now_ns)]
+        self._add(faults, now_ns)
 
     def begin_due(self, now_ns: int) -> None:
         """Begins what is due; what happens once happens here."""
-        now_s = self._elapsed_s(now_ns)
-        while self._waiting and now_s >= self._waiting[0].at_s:
-            fault = self._waiting.pop(0)
-            self._begun.append(fault)
-            self._checker.watch(fault.kind, now_ns)
-            self._do_once(fault)
+        while self._waiting and self._waiting[0].due(now_ns):
+            timed = self._waiting.pop(0)
+            self._begun.append(timed)
+            self._checker.watch(timed.fault.kind, now_ns, timed.zero_ns)
+            self._do_once(timed.fault)
 
     def force(self, now_ns: int) -> None:
         """Moves the joints that faults hold somewhere, after a physics step."""
-        now_s = self._elapsed_s(now_ns)
         data = self._simulation.data
-        for fault in self._begun:
-            if fault.kind == "joint_position" and self._limited is not None and fault.lasts(now_s):
+        for fault in self._active(now_ns):
+            if fault.kind == "joint_position" and self._limited is not None:
                 position, velocity = self._simulation.joint_address(self._limited)
                 upper = (self._simulation.joint_range(self._limited) or (0.0, 0.0))[1]
                 data.qpos[position], data.qvel[velocity] = upper + fault.number, 0.0
                 self._simulation.refresh()
-            elif fault.kind == "joint_velocity" and fault.lasts(now_s):
+            elif fault.kind == "joint_velocity":
                 data.qvel[self._simulation.joint_address(self._first_driven)[1]] = fault.number
                 self._simulation.refresh()
 
@@ -99,8 +132,8 @@ class Disturbance:
         extra_s = sum(fault.number for fault in self._active(now_ns) if fault.kind == "command_latency")
         return round((self._sensors.command_latency_s + extra_s) * 1e9)
 
-    def message(self, state: RobotState, now_ns: int) -> memoryview | None:
-        """The datagram of `state`, measured at `now_ns`; None where it is lost."""
+    def disturb(self, state: RobotState, now_ns: int) -> RobotState | None:
+        """`state`, measured at `now_ns`, as it is to be sent; None where it is lost. The next call overwrites it."""
         active = self._active(now_ns)
         kinds = {fault.kind for fault in active}
         if "state_stop" in kinds or self._rng.random() < self._lost(active):
@@ -111,16 +144,17 @@ class Disturbance:
         sent.stamp_ns = now_ns + self._clock_ns - round(back_s * 1e9)
         self._spoil(sent, active)
         self._freeze(sent, "state_freeze" in kinds)
-        self._sequence += 1
-        encoder = self._encoders.choose(kinds)
-        return encoder.encode(sent.values[: encoder.count], sent.stamp_ns, self._sequence)
+        sent.sequence += 1
+        wrong = (layout for layout in (Layout.SHORT, Layout.OTHER) if layout.value in kinds)
+        self.layout = next(wrong, Layout.RIGHT)
+        return sent
 
-    def _elapsed_s(self, now_ns: int) -> float:
-        return -1.0 if self._start_ns is None else (now_ns - self._start_ns) / 1e9
+    def _add(self, faults: Sequence[Fault], zero_ns: int) -> None:
+        self._waiting += [_Timed(fault, zero_ns) for fault in faults]
+        self._waiting.sort(key=lambda timed: timed.begins_ns)
 
     def _active(self, now_ns: int) -> list[Fault]:
-        now_s = self._elapsed_s(now_ns)
-        return [fault for fault in self._begun if fault.lasts(now_s)]
+        return [timed.fault for timed in self._begun if timed.lasts(now_ns)]
 
     def _lost(self, active: Sequence[Fault]) -> float:
         return max((fault.number for fault in active if fault.kind == "state_dropout"), default=self._sensors.dropout)
@@ -185,22 +219,6 @@ class Disturbance:
         turned = _times(np.roll(base, -1), np.array([math.sin(roll / 2), 0.0, 0.0, math.cos(roll / 2)]))
         base[:] = np.roll(turned, 1)
         self._simulation.refresh()
-
-
-class _Encoders:
-    """The encoder of good states, and those of states of the wrong size and of other joints."""
-
-    def __init__(self, description: RobotDescription) -> None:
-        joints = (UNKNOWN_JOINT, *description.joint_names[1:])
-        other = layout_hash(joints, [(sensor.name, sensor.size) for sensor in description.custom])
-        layout, count = layout_of(description), description.value_count
-        self._good, self._short = StateEncoder(layout, count), StateEncoder(layout, count - 1)
-        self._other = StateEncoder(other, count)
-
-    def choose(self, kinds: set[str]) -> StateEncoder:
-        if "state_size" in kinds:
-            return self._short
-        return self._other if "state_layout" in kinds else self._good
 
 
 def _driven(description: RobotDescription) -> tuple[str, ...]:
