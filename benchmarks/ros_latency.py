@@ -255,10 +255,11 @@ class Side:
 def bundle_at(rate: int, source: Path, folder: Path) -> Path:
     """The same policy with another control period; a contract's delays are counted in control steps."""
     from trudi.runtime.bundle import Bundle
+    from trudi.runtime.contract import SCHEMA_VERSION
     from trudi.runtime.writing import write_bundle
 
     with Bundle.open(source) as bundle:
-        contract = bundle.contract.model_copy(update={"control_period_s": 1.0 / rate})
+        contract = bundle.contract.model_copy(update={"control_period_s": 1.0 / rate, "schema_version": SCHEMA_VERSION})
         files = {name: bundle.read(name) for name in bundle.files if name in ("golden.npz", bundle.contract.graph.file)}
         return Path(write_bundle(folder / f"at_{rate}", contract, files))
 

@@ -49,9 +49,12 @@ else:
     @pytest.fixture(scope="session")
     def standing(tmp_path_factory):
         """The same for a Go1 that estimates no velocity: its policy sees everything else."""
-        return made_bundle(tmp_path_factory.mktemp("bundles") / "standing", without=["linvel"])
+        folder = tmp_path_factory.mktemp("bundles")
+        (folder / "quick.yaml").write_text("{stand_s: 0.3, stand_speed: 6.0, fade_in_s: 0.2}")
+        return made_bundle(folder / "standing", without=["linvel"])
 
     @pytest.fixture
-    def imu_robot():
-        """Parameters of a Go1 with an imu and no odometry, 100 states a second."""
-        return robot_parameters("unitree_go1") | {"robot.odometry": False, "robot.state_rate_hz": 100.0}
+    def imu_robot(standing):
+        """Parameters of a Go1 with an imu and no odometry, 100 states a second, that stands up quickly."""
+        robot = robot_parameters("unitree_go1") | {"robot.odometry": False, "robot.state_rate_hz": 100.0}
+        return robot | {"site_file": str(standing.parent / "quick.yaml")}

@@ -181,6 +181,22 @@ class Bench:
         assert success, message
         return message
 
+    def heard_by(self, process):
+        """Waits until a runtime answers; one that was killed looks for a while as if it still could."""
+        while self._clients:
+            self.node.destroy_client(self._clients.popitem()[1])
+        client = self._clients[f"{RUNTIME}/get_state"] = self.node.create_client(GetState, f"{RUNTIME}/get_state")
+
+        def answers():
+            assert process.poll() is None, process.log.read_text()
+            future = client.call_async(GetState.Request())
+            end = time.monotonic() + 1.0
+            while not future.done() and time.monotonic() < end:
+                time.sleep(0.01)
+            return future.done()
+
+        until(answers, "the runtime answers", 30.0)
+
     def transition(self, word):
         """A lifecycle transition, by name or number; whether it succeeded."""
         number = SHUTDOWNS[self.lifecycle()] if word == "shutdown" else TRANSITIONS.get(word, word)
@@ -338,7 +354,7 @@ class Driver:
         self.rate_hz = rate_hz
         self._node = Node(f"driver_{id(self):x}")
         self._joints = self._node.create_publisher(JointState, f"{prefix}joint_states", qos)
-        self._imu = self._node.create_publisher(Imu, f"{prefix}imu", qos)
+        self._imu = self._node.create_publisher(Imu, f"{prefix}imu", qos) if imu else None
         self._ending = False
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -356,7 +372,7 @@ class Driver:
         message.header.stamp = stamp
         message.position, message.velocity = array("d", self.positions), array("d", self.velocities)
         self._joints.publish(message)
-        if self.imu:
+        if self.imu and self._imu is not None:
             imu = Imu()
             imu.header.stamp, imu.header.frame_id = stamp, self.frame
             o = imu.orientation

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from geometry_msgs.msg import TwistStamped
 from harness import BEST_EFFORT, until
-from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rclpy.duration import Duration
+from rclpy.event_handler import SubscriptionEventCallbacks
+from rclpy.qos import LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Imu, JointState, Joy
 from test_flight import GO1, twist, unsafe
 from test_names import HOME, JOINTS
@@ -192,6 +194,33 @@ def test_reliable_commands_match_everybody(bench, standing, imu_robot):
     until(lambda: heard, "a reliable subscriber hears the commands")
 
 
+def test_a_driver_that_asks_for_a_deadline_is_told_when_commands_end(bench, standing, imu_robot):
+    """By the middleware, in its own process: deactivating ends the commands, a kill ends the publisher's liveliness."""
+    process = bench.runtime(standing, imu_robot)
+    missed, alive = [], []
+    callbacks = SubscriptionEventCallbacks(
+        deadline=lambda info: missed.append(info.total_count), liveliness=lambda info: alive.append(info.alive_count)
+    )
+    wanted = QoSProfile(
+        depth=1,
+        reliability=ReliabilityPolicy.BEST_EFFORT,
+        deadline=Duration(seconds=0.15),
+        liveliness=LivelinessPolicy.AUTOMATIC,
+        liveliness_lease_duration=Duration(seconds=0.6),
+    )
+    heard = []
+    bench.node.create_subscription(JointState, "joint_commands", heard.append, wanted, event_callbacks=callbacks)
+    bench.driver(names=JOINTS, positions=HOME)
+    bench.ready()
+    until(lambda: len(heard) > 20, "commands")
+    count = len(missed)
+    assert bench.transition("deactivate")
+    until(lambda: len(missed) > count, "the deadline is missed")
+    assert alive[-1] == 1
+    process.kill()
+    until(lambda: alive[-1] == 0, "the process is gone")
+
+
 def test_states_at_ten_times_the_rate(driven):
     bench, driver = driven
     driver.rate_hz = 1000.0
@@ -202,7 +231,7 @@ def test_states_at_ten_times_the_rate(driven):
 def test_the_policy_on_disk_is_replaced(bench, standing, go1, imu_robot, tmp_path):
     """What runs was read and proven when it was configured; what lies there now counts from the next time on."""
     bundle = shutil.copytree(standing, tmp_path / "bundle")
-    bench.runtime(bundle, imu_robot)
+    bench.runtime(bundle, imu_robot | {"site_file": ""})
     bench.driver(names=JOINTS, positions=HOME)
     bench.repeat(TwistStamped, "cmd_vel", twist(0.1), qos=BEST_EFFORT)
     bench.fly()

@@ -66,7 +66,7 @@ def test_what_does_not_fit_is_refused_at_configure(bench, standing, imu_robot, t
     root = tmp_path / "root"
     root.mkdir()
     bundle = shutil.copytree(standing, root / "bundle")
-    robot = imu_robot | {"bundle": str(bundle), "bundle_root": str(root)}
+    robot = imu_robot | {"bundle": str(bundle), "bundle_root": str(root), "site_file": ""}
     if parameters == {"bundle": ""}:
         robot["bundle_root"] = ""
     bench.runtime(bundle, robot | parameters)
@@ -118,6 +118,7 @@ def test_a_link_out_of_the_root_is_followed_before_it_is_judged(bench, standing,
 
 
 def test_a_damaged_bundle_is_refused(bench, standing, imu_robot, tmp_path):
+    imu_robot["site_file"] = ""
     bundle = shutil.copytree(standing, tmp_path / "bundle")
     data = bytearray((bundle / "policy.onnx").read_bytes())
     data[len(data) // 2] ^= 1

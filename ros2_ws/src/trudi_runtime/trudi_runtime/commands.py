@@ -17,8 +17,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from rclpy.duration import Duration
 from rclpy.publisher import Publisher
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from rclpy.qos import DurabilityPolicy, LivelinessPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -32,6 +33,8 @@ without stiffness no position matters any more. While it is driven the order is 
 NOTHING = array("d")
 BY_POSITION = ("joint_position", "joint_position_increment")
 """Kinds of action whose commands are positions."""
+LEASE_TIMEOUTS = 5.0
+"""Robot's time-outs after which a process that is silent counts as gone."""
 MakePublisher = Callable[[Any, str, QoSProfile], Publisher]
 """Makes a publisher of a message type on a topic."""
 
@@ -52,10 +55,21 @@ class CommandForm(ABC):
         """What it publishes with."""
 
 
-def command_qos(reliability: str, default: ReliabilityPolicy) -> QoSProfile:
-    """Depth 1 and volatile: an old command is worth nothing. `reliability`: auto, best_effort or reliable."""
+def command_qos(reliability: str, default: ReliabilityPolicy, robot: RobotDescription) -> QoSProfile:
+    """Depth 1 and volatile: an old command is worth nothing. `reliability`: auto, best_effort or reliable.
+
+    The deadline that is offered is the robot's own time-out, the lease of liveliness a few of them: a driver that asks for
+    either is told by the middleware when commands stop, or their process is gone. Who asks for none loses nothing.
+    """
     chosen = {"best_effort": ReliabilityPolicy.BEST_EFFORT, "reliable": ReliabilityPolicy.RELIABLE}.get(reliability, default)
-    return QoSProfile(depth=1, reliability=chosen, durability=DurabilityPolicy.VOLATILE)
+    return QoSProfile(
+        depth=1,
+        reliability=chosen,
+        durability=DurabilityPolicy.VOLATILE,
+        deadline=Duration(seconds=robot.command_timeout_s),
+        liveliness=LivelinessPolicy.AUTOMATIC,
+        liveliness_lease_duration=Duration(seconds=LEASE_TIMEOUTS * robot.command_timeout_s),
+    )
 
 
 def at_rest(command: JointCommand, pd: bool) -> bool:
@@ -70,7 +84,7 @@ class JointStateForm(CommandForm):
 
     def __init__(self, make: MakePublisher, topics: tuple[str, str], robot: RobotDescription, reliability: str) -> None:
         """`topics`: of the commands and of the gains."""
-        qos = command_qos(reliability, ReliabilityPolicy.BEST_EFFORT)
+        qos = command_qos(reliability, ReliabilityPolicy.BEST_EFFORT, robot)
         latched = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._commands = make(JointState, topics[0], qos)
         self._gains = make(Float64MultiArray, topics[1], latched) if robot.pd else None
@@ -124,7 +138,7 @@ class Ros2ControlForm(CommandForm):
         self._pd = robot.pd
         self.damps = "kp" in controllers or not robot.pd
         _check_interfaces(controllers, robot, action)
-        qos = command_qos(reliability, ReliabilityPolicy.RELIABLE)
+        qos = command_qos(reliability, ReliabilityPolicy.RELIABLE, robot)
         self._topics = {
             interface: make(Float64MultiArray, controllers[interface], qos)
             for interface in INTERFACES
@@ -161,7 +175,7 @@ class TrajectoryForm(CommandForm):
             raise RobotError(
                 "command_form trajectory carries positions alone, and this policy or robot asks for something else"
             )
-        self._commands = make(JointTrajectory, topic, command_qos(reliability, ReliabilityPolicy.RELIABLE))
+        self._commands = make(JointTrajectory, topic, command_qos(reliability, ReliabilityPolicy.RELIABLE, robot))
         self._point = JointTrajectoryPoint()
         set_duration_s(self._point, lookahead_s)
         self._message = JointTrajectory(joint_names=list(robot.drives), points=[self._point])

@@ -189,7 +189,10 @@ class Run:
         if not sentence and self._settings["one_publisher"] and self.links.commanders > 1:
             sentence = f"{self.links.commanders} nodes command the robot on {', '.join(self.links.command_topics)}"
         if sentence:
-            raise RobotError(f"activate is refused: {sentence}; leave one, or set one_publisher to false")
+            raise RobotError(
+                f"activate is refused: {sentence}; leave one (a node that was killed is counted for another 20 s), or set "
+                "one_publisher to false"
+            )
 
     def _several_publishers(self) -> str:
         if not self._settings["one_publisher"]:
