@@ -575,7 +575,7 @@ def test_a_killed_robot_is_silent(start):
         ({"noise": -1.0}, "noise"),
         ({"noise": "much"}, "noise"),
         ({"dropout": 1.5}, "dropout"),
-        ({"state_rate_hz": 300.0}, "must be a multiple of the physics step of 0.004 s"),
+        ({"state_rate_hz": 300.0}, "1 / state_rate_hz is 0.00333333: must be a multiple of the physics step of 0.004 s"),
         ({"cpu": 4000}, "cpu 4000 may not be used by this process"),
         ({"joint_order": "sorted"}, "joint_order is 'sorted'; available: list, shuffled"),
         ({"missing_joints": "[nose]"}, "has no joint 'nose'"),
