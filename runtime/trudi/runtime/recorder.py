@@ -113,12 +113,8 @@ class FlightRecorder:
         self._t, self._s = self._ticks.columns, self._states.columns
         self._about = {
             **self._about,
-            "robot": robot.model_dump_json(),
-            "site_file": controller.file.model_dump_json(),
-            "controller": json.dumps(asdict(controller.cfg)),
+            **describe(controller),
             "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-            "trudi": version_of("trudi"),
-            "machine": machine(),
         }
         self._keyframes.append((0, controller.memory()))
 
@@ -211,6 +207,17 @@ def _useful(
     if len(states) and (overwritten := int(states["tick"][0])) > 0:
         first = max(first, overwritten + 1)  # the states of that tick may have begun before the ring's oldest
     return [(tick, memory) for tick, memory in keyframes if first <= tick <= int(ticks["tick"][-1])]
+
+
+def describe(controller: Controller) -> dict[str, str]:
+    """What a controller is made of beside its bundle, and what computes it: what a replay must know, as texts."""
+    return {
+        "robot": controller.robot.model_dump_json(),
+        "site_file": controller.file.model_dump_json(),
+        "controller": json.dumps(asdict(controller.cfg)),
+        "trudi": version_of("trudi"),
+        "machine": machine(),
+    }
 
 
 def machine() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ from trudi.runtime.supervisor import Event, FaultCode, Violation
 
 COMPARED = ("stepped", "observation", "output", "action", "target", "command", "supervisor", "motors", "fault")
 """Fields that must come out the same, to the last bit."""
+NEEDED = frozenset({"bundle", "robot", "site_file", "controller"})
+"""What a replay must know of a flight."""
+MAX_SHOWN = 10
+"""Differences that are kept."""
 
 
 @dataclass(frozen=True)
@@ -78,26 +83,19 @@ class Replay:
         return self.differences == 0 and self.ticks > 0
 
 
-class _Recorded:
-    """Gives the controller the latents that were drawn in flight."""
-
-    def __init__(self) -> None:
-        self.latent: NDArray[np.float32] | None = None
-
-    def next(self, batch: int = 1) -> NDArray[np.float32] | None:
-        del batch
-        return self.latent
-
-
 def replay(path: Path, bundle: Bundle, teacher: Engine, student: Engine | None) -> Replay:
     """Computes the flight in `path` again. RecordingError where the file is none of this bundle's flights."""
     recording = read_recording(path)
-    controller = _controller(path, recording, bundle)
+    about = recording.metadata.get(ABOUT)
+    if about is None or not about.keys() >= NEEDED:
+        raise RecordingError(f"{path} is no flight of `trudi run`: its metadata lack what a replay needs")
+    controller = rebuild_controller(about, bundle, str(path))
     ticks, states = _rows(path, recording, controller)
     start = _first_keyframe(path, recording)
     _restore(controller, path, recording, start)
-    latents = controller.latents = _Recorded()
-    player = _Player(controller, teacher, student)
+    latents = controller.latents = GivenLatents()
+    player = Player(controller, teacher, student)
+    flight = _Flight(player)
     place = int(np.searchsorted(states["tick"], start))
     rows = ticks[int(np.searchsorted(ticks["tick"], start)) :]
     if not len(rows):
@@ -109,74 +107,81 @@ def replay(path: Path, bundle: Bundle, teacher: Engine, student: Engine | None) 
         end = place
         while end < len(states) and states["tick"][end] <= row["tick"]:
             end += 1
-        player.tick(row, states[place:end], compared=not resumed)
+        flight.tick(row, states[place:end], compared=not resumed)
         place = end
         if resumed:
             _restore(controller, path, recording, int(row["tick"]) + 1)
     fault = controller.supervisor.fault
     return Replay(
-        ticks=player.ticks,
+        ticks=flight.ticks,
         steps=player.steps,
         seconds=float(rows["now_ns"][-1] - rows["now_ns"][0]) * 1e-9,
-        skipped=len(ticks) - player.ticks,
-        differences=player.differences,
-        first=tuple(player.first),
+        skipped=len(ticks) - flight.ticks,
+        differences=flight.comparison.differences,
+        first=tuple(flight.comparison.first),
         fault="" if fault is None else str(fault),
-        note=_other(recording.metadata[ABOUT], teacher),
+        note=what_was_other(about, teacher),
     )
 
 
-class _Player:
-    """Feeds rows to a controller and compares."""
+@dataclass(frozen=True)
+class Inputs:
+    """What went into a tick beside the robot's states, and what became of the action."""
+
+    now_ns: int
+    slot: int
+    missed: int
+    failure: FaultCode | None
+    """A fault that the controller did not find by itself."""
+    given: Sequence[tuple[int | None, Sequence[float]]]
+    """Of each of the policy's commands when it was given, None for never, and its values."""
+    request: Event | None
+    outcome: Outcome
+    spread: float
+
+
+class GivenLatents:
+    """Gives the controller the latents that were drawn in flight."""
+
+    def __init__(self) -> None:
+        self.latent: NDArray[np.float32] | None = None
+
+    def next(self, batch: int = 1) -> NDArray[np.float32] | None:
+        del batch
+        return self.latent
+
+
+class Player:
+    """Gives a controller one recorded tick after the other, and asks the graph again."""
 
     def __init__(self, controller: Controller, teacher: Engine, student: Engine | None) -> None:
-        self._controller, self._teacher, self._student = controller, teacher, student
-        self._state = RobotState.zeros(controller.robot)
+        self.controller, self._teacher, self._student = controller, teacher, student
         self._observation = np.zeros((1, teacher.observation_size), np.float32)
         self._latent: NDArray[np.float32] | None = None
-        self.ticks = self.steps = self.differences = 0
-        self.first: list[Difference] = []
+        self.steps = 0
+        """Times that the graph was asked."""
 
-    def tick(self, row: Any, states: NDArray[Any], *, compared: bool) -> None:
-        """One row. The controller goes on with the answer that was flown, so that an engine which erred is found alone."""
-        controller, now_ns = self._controller, int(row["now_ns"])
-        for message in states:
-            self._receive(message)
-        if row["failure"] != NO_FAULT:
-            controller.fail(Violation(FaultCode(int(row["failure"])), "the loop failed", math.nan, math.nan), now_ns)
-        self._give(row)
-        if row["request"] != NO_EVENT:
-            controller.request(Event(int(row["request"])), now_ns)
-        stepped = controller.begin(now_ns, int(row["slot"]), int(row["missed"]))
+    def tick(self, inputs: Inputs, flown: NDArray[np.float32] | None = None) -> tuple[bool, NDArray[np.float32] | None]:
+        """One tick, its states received: whether a control step began, and the graph's output, (1, m) or None.
+
+        Where the answer that was `flown` is known, the controller goes on with it, so that an engine which erred is found
+        alone.
+        """
+        controller, now_ns = self.controller, inputs.now_ns
+        if inputs.failure is not None:
+            controller.fail(Violation(inputs.failure, "the loop failed", math.nan, math.nan), now_ns)
+        for index, (at_ns, values) in enumerate(inputs.given):
+            if at_ns is not None:
+                controller.command(index, values, at_ns)
+        if inputs.request is not None:
+            controller.request(inputs.request, now_ns)
+        stepped = controller.begin(now_ns, inputs.slot, inputs.missed)
         if stepped:
             self._observation[:] = controller.observer.observation
             self._latent = None if controller.latent is None else controller.latent.copy()
-        outcome = Outcome(int(row["outcome"]))
-        output = self._compute(outcome)
-        flown = row["output"][None] if output is not None else None
-        controller.finish(now_ns, outcome, flown, float(row["spread"]))
-        if compared:
-            self.ticks += 1
-            self._compare(row, stepped, output)
-
-    def _receive(self, message: Any) -> None:
-        if message["rejected"]:
-            kind = "malformed" if message["rejected"] == REJECTED["malformed"] else "layout"
-            self._controller.reject(kind, "a message that was no state")
-            return
-        state = self._state
-        state.values[:] = message["values"]
-        state.stamp_ns, state.received_ns = int(message["stamp_ns"]), int(message["received_ns"])
-        state.sequence = int(message["sequence"])
-        self._controller.receive(state)
-
-    def _give(self, row: Any) -> None:
-        start = 0
-        for index, values in enumerate(self._controller.commands):
-            at_ns = int(row["given_ns"][index])
-            if at_ns != NEVER:
-                self._controller.command(index, row["given"][start : start + len(values)].tolist(), at_ns)
-            start += len(values)
+        output = self._compute(inputs.outcome)
+        controller.finish(now_ns, inputs.outcome, output if output is None or flown is None else flown, inputs.spread)
+        return stepped, output
 
     def _compute(self, outcome: Outcome) -> NDArray[np.float32] | None:
         if outcome not in (Outcome.TEACHER, Outcome.STUDENT):
@@ -187,8 +192,84 @@ class _Player:
         self.steps += 1
         return engine.infer(self._observation, self._latent if engine.takes_latent else None)
 
+
+class Comparison:
+    """Counts what came out otherwise, and keeps the first of it."""
+
+    def __init__(self) -> None:
+        self.differences = 0
+        self.first: list[Difference] = []
+
+    def field(self, tick: int, name: str, recorded: NDArray[Any], computed: NDArray[Any]) -> None:
+        """Two arrays that must be the same to the last bit, numbers of the same type."""
+        if recorded.tobytes() == computed.tobytes():
+            return
+        if recorded.shape != computed.shape:
+            self.differ(tick, name, f"{recorded.size} numbers", f"{computed.size} numbers")
+            return
+        distance = np.abs(recorded.astype(float) - computed.astype(float)).ravel()
+        index = int(np.nanargmax(distance)) if np.isfinite(distance).any() else 0
+        flown, mine = (repr(array.ravel()[index].item()) for array in (recorded, computed))
+        self.differ(tick, f"{name}[{index}]" if distance.size > 1 else name, flown, mine, float(distance[index]))
+
+    def differ(self, tick: int, name: str, recorded: str, computed: str, largest: float = math.nan) -> None:
+        """Takes note of a field that differs."""
+        self.differences += 1
+        if len(self.first) < MAX_SHOWN:
+            self.first.append(Difference(tick, name, recorded, computed, largest))
+
+
+class _Flight:
+    """The rows of a flight recording, given to a player and compared."""
+
+    def __init__(self, player: Player) -> None:
+        self._player = player
+        self._state = RobotState.zeros(player.controller.robot)
+        self.comparison = Comparison()
+        self.ticks = 0
+
+    def tick(self, row: Any, states: NDArray[Any], *, compared: bool) -> None:
+        """One row, and the messages that came since the last."""
+        for message in states:
+            self._receive(message)
+        inputs = Inputs(
+            now_ns=int(row["now_ns"]),
+            slot=int(row["slot"]),
+            missed=int(row["missed"]),
+            failure=None if row["failure"] == NO_FAULT else FaultCode(int(row["failure"])),
+            given=self._given(row),
+            request=None if row["request"] == NO_EVENT else Event(int(row["request"])),
+            outcome=Outcome(int(row["outcome"])),
+            spread=float(row["spread"]),
+        )
+        stepped, output = self._player.tick(inputs, row["output"][None])
+        if compared:
+            self.ticks += 1
+            self._compare(row, stepped, output)
+
+    def _receive(self, message: Any) -> None:
+        controller = self._player.controller
+        if message["rejected"]:
+            kind = "malformed" if message["rejected"] == REJECTED["malformed"] else "layout"
+            controller.reject(kind, "a message that was no state")
+            return
+        state = self._state
+        state.values[:] = message["values"]
+        state.stamp_ns, state.received_ns = int(message["stamp_ns"]), int(message["received_ns"])
+        state.sequence = int(message["sequence"])
+        controller.receive(state)
+
+    def _given(self, row: Any) -> list[tuple[int | None, Sequence[float]]]:
+        given: list[tuple[int | None, Sequence[float]]] = []
+        start = 0
+        for index, values in enumerate(self._player.controller.commands):
+            at_ns, end = int(row["given_ns"][index]), start + len(values)
+            given.append((None if at_ns == NEVER else at_ns, row["given"][start:end].tolist()))
+            start = end
+        return given
+
     def _compare(self, row: Any, stepped: bool, output: NDArray[np.float32] | None) -> None:
-        controller = self._controller
+        controller = self._player.controller
         supervisor = controller.supervisor
         computed: dict[str, Any] = {
             "stepped": stepped,
@@ -205,27 +286,17 @@ class _Player:
             if name == "observation" and not stepped:
                 continue  # left over from an earlier control step, perhaps of before the keyframe
             recorded = np.asarray(row[name])
-            mine = np.asarray(computed[name]).astype(recorded.dtype)
-            if recorded.tobytes() != mine.tobytes():
-                self._differ(int(row["tick"]), name, recorded, mine)
-
-    def _differ(self, tick: int, name: str, recorded: NDArray[Any], computed: NDArray[Any]) -> None:
-        self.differences += 1
-        if len(self.first) < 10:
-            distance = np.abs(recorded.astype(float) - computed.astype(float)).ravel()
-            index = int(np.nanargmax(distance)) if np.isfinite(distance).any() else 0
-            shown = [repr(array.ravel()[index].item()) for array in (recorded, computed)]
-            where = f"{name}[{index}]" if distance.size > 1 else name
-            self.first.append(Difference(tick, where, shown[0], shown[1], float(distance[index])))
+            self.comparison.field(int(row["tick"]), name, recorded, np.asarray(computed[name]).astype(recorded.dtype))
 
 
-def _controller(path: Path, recording: Recording, bundle: Bundle) -> Controller:
-    about = recording.metadata.get(ABOUT)
-    if about is None or not {"bundle", "robot", "site_file", "controller"} <= about.keys():
-        raise RecordingError(f"{path} is no flight of `trudi run`: its metadata lack what a replay needs")
+def rebuild_controller(about: Mapping[str, str], bundle: Bundle, source: str) -> Controller:
+    """The controller that `source` was flown with, of which `about` has what is `NEEDED`.
+
+    RecordingError where that was another bundle, or `about` is damaged.
+    """
     if about["bundle"] != bundle.digest:
         raise RecordingError(
-            f"{path} was flown with the bundle {about['bundle'][:16]}..., this one is {bundle.digest[:16]}...: "
+            f"{source} was flown with the bundle {about['bundle'][:16]}..., this one is {bundle.digest[:16]}...: "
             "give the bundle that was flown"
         )
     try:
@@ -233,7 +304,7 @@ def _controller(path: Path, recording: Recording, bundle: Bundle) -> Controller:
         file = SiteFile.model_validate_json(about["site_file"])
         cfg = ControllerCfg(**json.loads(about["controller"]))
     except (ValueError, TypeError) as error:
-        raise RecordingError(f"{path}: its description of the flight is damaged: {error}") from None
+        raise RecordingError(f"{source}: its description of the flight is damaged: {error}") from None
     return Controller(bundle.contract, robot, file, cfg)
 
 
@@ -265,6 +336,7 @@ def _first_keyframe(path: Path, recording: Recording) -> int:
     return min(int(name[len(prefix) : -len(suffix)]) for name in names)
 
 
-def _other(about: dict[str, str], engine: Engine) -> str:
+def what_was_other(about: Mapping[str, str], engine: Engine) -> str:
+    """What computes otherwise here than in flight, and may give other last digits; empty where nothing does."""
     pairs = (("engine", engine.info.described), ("machine", machine()), ("trudi", version_of("trudi")))
     return "; ".join(f"{name}: flown {about.get(name)}, here {here}" for name, here in pairs if about.get(name) != here)

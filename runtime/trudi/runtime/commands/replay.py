@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
 from trudi.runtime.bundle import Bundle
 from trudi.runtime.commands.common import EXIT_CHECK_FAILED, EXIT_OK, check_writable, reports_errors, write_json
+from trudi.runtime.engines.base import Engine
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.runtime.replay import Replay, replay
 from trudi.runtime.session import choose
@@ -23,18 +26,23 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for a machine-readable result")
     args = parser.parse_args(argv)
     check_writable("--json", args.json)
-    with Bundle.open(args.bundle) as bundle:
-        student = bundle.contract.student
-        with choose(bundle, tuple(args.engine or ("onnx",))).engine as teacher:
-            stand_in = None if student is None else OnnxEngine(bundle.read(student.graph.file), OnnxCfg())
-            try:
-                result = replay(args.flight, bundle, teacher, stand_in)
-            finally:
-                if stand_in is not None:
-                    stand_in.close()
+    with Bundle.open(args.bundle) as bundle, open_engines(bundle, args.engine) as (teacher, student):
+        result = replay(args.flight, bundle, teacher, student)
     print(page(result))
     write_json(args.json, asdict(result) | {"identical": result.identical})
     return EXIT_OK if result.identical else EXIT_CHECK_FAILED
+
+
+@contextmanager
+def open_engines(bundle: Bundle, preference: Sequence[str] | None) -> Generator[tuple[Engine, Engine | None], None, None]:
+    """The engine of the policy, by preference or ONNX, and that of the student, None where the bundle has none."""
+    student = bundle.contract.student
+    with ExitStack() as stack:
+        teacher = stack.enter_context(choose(bundle, tuple(preference or ("onnx",))).engine)
+        stand_in: Engine | None = None
+        if student is not None:
+            stand_in = stack.enter_context(OnnxEngine(bundle.read(student.graph.file), OnnxCfg()))
+        yield teacher, stand_in
 
 
 def page(result: Replay) -> str:
