@@ -135,11 +135,11 @@ class Optimizers:
         self.critic = torch.optim.Adam([critic], fused=True)
         self._actor_parameters = [*policy, *duals]
 
-    def set_progress(self, progress: float) -> None:
-        """Sets the learning rates for `progress` in [0, 1] of the run."""
+    def set_progress(self, progress: float, factor: float = 1.0) -> None:
+        """Sets the learning rates for `progress` in [0, 1] of the run, times `factor`."""
         for optimizer in (self.actor, self.critic):
             for group in optimizer.param_groups:
-                group["lr"] = group["base_lr"] * self.cfg.scale(progress)
+                group["lr"] = group["base_lr"] * self.cfg.scale(progress) * factor
 
     def step_actor(self) -> Tensor:
         """One descent step along the gradients that the parameters hold; returns their norm before clipping ()."""

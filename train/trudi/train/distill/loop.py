@@ -67,7 +67,7 @@ class Distiller(Learner):
         require_finite({"observation": visit.raw.actor, "label": visit.samples.label, "reward": visit.reward})
         visited = time.monotonic()
         known = self.memory.add(visit.samples)
-        self.optimizers.set_progress(progress)
+        self.optimizers.set_progress(progress, settings.matching_rate if self.is_matching else 1.0)
         metrics = self.learn(known, settings.update.epochs * max(1, len(visit.samples) // settings.update.minibatch_size))
         self.agent.sync_old_policy()
 
@@ -82,6 +82,12 @@ class Distiller(Learner):
             "time/collect_s": visited - started,
             "time/steps_per_s": cfg.steps_per_iteration / (time.monotonic() - started),
         }
+
+    @property
+    def is_matching(self) -> bool:
+        """Whether the student follows the score difference now, and the regression no longer."""
+        progress = self.counters.iteration / self.cfg.max_iterations
+        return self.matcher is not None and progress >= self.settings.teacher_until
 
     def learn(self, known: Labelled, count: int) -> dict[str, float]:
         """`count` gradient steps on minibatches of what is known; their metrics, averaged."""
@@ -115,10 +121,11 @@ class Distiller(Learner):
 
     def match(self, matcher: ScoreMatcher, part: Labelled, own: Tensor, losses: Tensor) -> Tensor:
         """The losses whose gradient is the score difference; until the student drives alone, those of the regression."""
-        progress = self.counters.iteration / self.cfg.max_iterations
-        matcher.set_progress(progress)
-        states = noised(self.teacher.policy, own.detach(), self.generator)
-        matcher.learn(part.observation.actor, states)
-        if progress < self.settings.teacher_until:
+        seen = part.observation.actor
+        for _ in range(self.settings.auxiliary_steps if self.is_matching else 1):
+            states = noised(self.teacher.policy, own.detach(), self.generator)
+            matcher.learn(seen, states)
+        if not self.is_matching:
             return losses
-        return (matcher.direction(part.observation.actor, states) * own).mean(-1)
+        states = noised(self.teacher.policy, own.detach(), self.generator)
+        return (matcher.direction(seen, states) * own).mean(-1)

@@ -31,7 +31,11 @@ MOMENT = "auxiliary_optim."
 
 
 class ScoreMatcher:
-    """The auxiliary policy and what it says about the student's actions."""
+    """The auxiliary policy and what it says about the student's actions.
+
+    It must know where the student is: its rate does not fall, it learns several times for each of the student's steps, and
+    the student's are small. Once each with equal rates, the student ran ahead and swung around the teacher's mean.
+    """
 
     def __init__(self, teacher: DenoisingPolicy, cfg: OptimCfg) -> None:
         self._teacher, self._cfg = teacher, cfg
@@ -39,11 +43,6 @@ class ScoreMatcher:
         self.auxiliary.score.requires_grad_(True)
         self._parameters = list(self.auxiliary.score.parameters())
         self._optimizer = torch.optim.Adam(self._parameters, lr=cfg.learning_rate, fused=True)
-
-    def set_progress(self, progress: float) -> None:
-        """The auxiliary policy follows the student's learning rate."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self._cfg.learning_rate * self._cfg.scale(progress)
 
     def learn(self, observation: Tensor, states: Tensor) -> Tensor:
         """One gradient step on the student's noised actions x_0 .. x_N (N + 1, batch, actions); returns the loss ()."""

@@ -46,8 +46,9 @@ class GateCfg:
     """Smallest ratio of the student's mean return to the teacher's."""
     min_low: float = 0.97
     """Smallest lower end of that ratio's 95 % bootstrap interval."""
-    gate_episodes: int = 64
-    """Episodes of each, on the same seeds and latents."""
+    gate_episodes: int = 128
+    """Episodes of each, on the same seeds and latents. A teacher whose episodes differ much needs many: two policies that
+    are almost one soon go different ways."""
     gate_seed: int = 2_000_000
     """Seed of the first of them, away from those of training and of its evaluations."""
 
@@ -88,8 +89,12 @@ class DistillCfg:
     region: float = 0.05
     """Trust region of `critic`: how far an action goes from the teacher's where the critic's slope is a typical one, and
     half of how far it may go anywhere (root mean square over its elements)."""
-    optim: OptimCfg = field(default_factory=lambda: OptimCfg(learning_rate=1e-3, schedule="cosine", final_fraction=0.01))
-    update: UpdateCfg = field(default_factory=UpdateCfg)
+    auxiliary_steps: int = 4
+    """Gradient steps of the auxiliary policy of `score` for each of the student's while it matches scores; 1 before."""
+    matching_rate: float = 0.2
+    """The student's learning rate while it matches scores, as a fraction of what it is otherwise."""
+    optim: OptimCfg = field(default_factory=lambda: OptimCfg(learning_rate=1e-2, schedule="cosine", final_fraction=0.01))
+    update: UpdateCfg = field(default_factory=lambda: UpdateCfg(epochs=6, minibatch_size=256))
     """`epochs` counts an iteration's new states; minibatches are drawn from all that are kept."""
     gate: Annotated[GateCfg, tyro.conf.arg(name="")] = field(default_factory=GateCfg)
     evaluate_every: int = 5
@@ -110,6 +115,10 @@ class DistillCfg:
             raise TrainError(f"memory is {self.memory}; it must be at least 1")
         if self.latent_weight < 0.0 or not self.region > 0.0:
             raise TrainError(f"latent_weight is {self.latent_weight} and region {self.region}; 0 or more, and above 0")
+        if self.auxiliary_steps < 1 or not self.matching_rate > 0.0:
+            raise TrainError(
+                f"auxiliary_steps is {self.auxiliary_steps} and matching_rate {self.matching_rate}; at least 1, and above 0"
+            )
         if self.method == "score" and self.latent == "zero":
             raise TrainError("method score learns a distribution of actions, which one latent has not: use --latent seeded")
 
