@@ -31,11 +31,12 @@ test-main: $(READY)
 test-ros: $(ROS_DISTROS:%=test-ros-%)
 
 test-ros-%: $(READY) $(ROS)/%/.ready
-	$(ROS)/$*/bin/python -m pytest tests/ros ros2_ws/src/trudi_runtime/test --confcutdir=tests/ros
+	$(ROS)/$*/bin/python -m pytest -n 2 tests/ros --confcutdir=tests/ros
+	$(ROS)/$*/bin/python -m pytest ros2_ws/src/trudi_runtime/test
 
 $(ROS)/%/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mujoco,ros-$*]' hypothesis pytest
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mujoco,ros-$*]' hypothesis pytest pytest-xdist
 	touch $@
 
 check: $(READY)

@@ -12,22 +12,20 @@ if importlib.util.find_spec("rclpy") is None:
 else:
     # Nothing leaves this machine, nothing from elsewhere comes in, and two runs do not hear each other.
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
+    if "PYTEST_XDIST_WORKER" in os.environ or "ROS_DOMAIN_ID" not in os.environ:
+        os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
     os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="trudi_ros_log_"))
     import rclpy
-    from harness import Bench, made_bundle, robot_parameters
-
-    SHARED_MEMORY = Path("/dev/shm")
+    from harness import Bench, made_bundle, remove_unused, robot_parameters, segments
 
     @pytest.fixture(scope="session", autouse=True)
     def middleware():
         """Fast DDS leaves the shared memory of processes that were killed; the tests take away what came with them."""
-        before = set(SHARED_MEMORY.glob("*fastrtps*"))
+        before = segments()
         rclpy.init()
         yield
         rclpy.shutdown()
-        for left in set(SHARED_MEMORY.glob("*fastrtps*")) - before:
-            left.unlink(missing_ok=True)
+        remove_unused(segments() - before)
 
     @pytest.fixture
     def bench(tmp_path):

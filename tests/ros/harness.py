@@ -90,6 +90,27 @@ def flat(nested, prefix=""):
     return found
 
 
+def segments():
+    """Fast DDS's files of shared memory."""
+    return {str(path) for path in Path("/dev/shm").glob("*fast*")}
+
+
+def mapped(pid):
+    """Those that a process uses; a session that runs beside this one needs its own."""
+    try:
+        return {line.split()[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "/dev/shm/" in line}
+    except OSError:
+        return set()
+
+
+def remove_unused(candidates):
+    """Takes away what processes that were killed have left."""
+    used = set().union(*(mapped(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()))
+    for path in candidates - used:
+        if path.removesuffix("_el") not in used:
+            Path(path).unlink(missing_ok=True)
+
+
 def until(condition, what, timeout_s=15.0):
     """Waits for what a test needs; its value."""
     end = time.monotonic() + timeout_s

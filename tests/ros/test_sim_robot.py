@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rclpy
-from harness import LATCHED, PACKAGE, REPOSITORY
+from harness import LATCHED, PACKAGE, REPOSITORY, mapped, remove_unused
 from nav_msgs.msg import Odometry
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -63,25 +63,11 @@ class Sim:
         """Kills it if it still runs, and removes the segments of shared memory that it leaves."""
         if self.process.poll() is not None:
             return
-        segments = shared_segments(self.process.pid)
+        segments = mapped(self.process.pid)
         self.process.kill()
         self.process.wait()
         self.process.stdout.close()
         remove_unused(segments)
-
-
-def shared_segments(pid):
-    try:
-        return {line.split()[-1] for line in Path(f"/proc/{pid}/maps").read_text().splitlines() if "/dev/shm/fast" in line}
-    except OSError:
-        return set()
-
-
-def remove_unused(segments):
-    used = set().union(*(shared_segments(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()))
-    for segment in segments - used:
-        for path in (segment, segment + "_el"):
-            Path(path).unlink(missing_ok=True)
 
 
 class Side:
@@ -558,7 +544,7 @@ def test_a_signal_while_it_starts_ends_it():
 
 def test_a_killed_robot_is_silent(start):
     sim, side = start("CartpoleBalance-v1")
-    segments = shared_segments(sim.process.pid)
+    segments = mapped(sim.process.pid)
     side.inject(kind="robot_kill")
     assert sim.process.wait(timeout=5) == -signal.SIGKILL
     side.run(0.1)
