@@ -110,6 +110,16 @@ def test_a_narrow_student_keeps_the_units_that_count():
     torch.testing.assert_close(student.sample_ode(observation, latent)[0], teacher.sample_ode(observation, latent, 2)[0])
 
 
+@pytest.mark.parametrize("layers", [2, 3, 4])
+def test_a_wide_student_starts_as_the_same_policy_with_copies_that_differ(layers):
+    teacher = teacher_policy(width=8, layers=layers)
+    student = student_of(teacher, 2, 24)
+    observation, latent = torch.randn(7, 3).double(), 2.5 * torch.randn(7, 2).double()
+    torch.testing.assert_close(student.sample_ode(observation, latent)[0], teacher.sample_ode(observation, latent, 2)[0])
+    copies = student.score.out.weight.view(2, 3, 8)
+    assert torch.allclose(copies.sum(1), teacher.score.out.weight) and not torch.allclose(copies[:, 0], copies[:, 1])
+
+
 def test_a_narrow_student_of_three_layers_has_the_asked_shape():
     student = student_of(teacher_policy(width=16), 1, 5)
     assert student.score.middle[0].weight.shape == (5, 5)
@@ -119,7 +129,12 @@ def test_a_narrow_student_of_three_layers_has_the_asked_shape():
 
 @pytest.mark.parametrize(
     ("steps", "width", "said"),
-    [(16, None, "available: 1, 2, 4"), (8, None, "below it"), (3, None, "available: 1, 2, 4"), (1, 17, "take 1 to 16")],
+    [
+        (16, None, "available: 1, 2, 4"),
+        (8, None, "below it"),
+        (3, None, "available: 1, 2, 4"),
+        (1, 17, "or a multiple"),
+    ],
 )
 def test_a_student_that_does_not_fit_is_refused(steps, width, said):
     with pytest.raises(TrainError, match=said):
@@ -503,7 +518,7 @@ def test_a_students_export_says_so_and_verifies(student, tmp_path, capsys):
 def test_bad_input_is_one_line(teacher, student, tmp_path, capsys):
     out = ("--out", tmp_path / "x")
     assert "available: 1, 2" in refused(capsys, "distill", teacher, "--steps", "8", *out)
-    assert "take 1 to 16" in refused(capsys, "distill", teacher, "--width", "32", *out)
+    assert "take 1 to 16, or a multiple" in refused(capsys, "distill", teacher, "--width", "24", *out)
     assert "is a student itself" in refused(capsys, "distill", student, *out)
     assert "no run given" in refused(capsys, "distill")
     assert "is not a run folder" in refused(capsys, "distill", tmp_path, *out)

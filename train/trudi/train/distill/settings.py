@@ -69,7 +69,7 @@ class DistillCfg:
     latent: Latent = "zero"
     """The latent that teacher and student act from: 0, or a fresh draw of the prior at every step, the same for both."""
     width: int | None = None
-    """Units of each hidden layer; the teacher's by default."""
+    """Units of each hidden layer: fewer than the teacher's, or a multiple; the teacher's by default."""
     checkpoint: str = "last"
     """The teacher's: `last`, `best` or an iteration's number."""
     seed: int = 0

@@ -31,7 +31,7 @@ from trudi.train.policy import DenoisingPolicy, PolicyCfg, ScoreNetwork
 
 
 def student_policy(teacher: PolicyCfg, steps: int, width: int | None) -> PolicyCfg:
-    """The student's shape; TrainError where it has no fewer steps than the teacher, or more units."""
+    """The student's shape; TrainError where it has no fewer steps than the teacher, or units that do not fit its units."""
     n = teacher.steps
     fitting = [str(one) for one in range(1, n) if n % one == 0]
     if steps >= n or steps < 1 or n % steps:
@@ -40,8 +40,10 @@ def student_policy(teacher: PolicyCfg, steps: int, width: int | None) -> PolicyC
             f"a student of {steps} step(s) does not fit a teacher of {n}: it takes a divisor of {n} below it; "
             f"available: {available}"
         )
-    if width is not None and not 1 <= width <= teacher.width:
-        raise TrainError(f"a student of width {width} does not fit a teacher of {teacher.width}: take 1 to {teacher.width}")
+    if width is not None and (width < 1 or (width > teacher.width and width % teacher.width)):
+        raise TrainError(
+            f"a student of width {width} does not fit a teacher of {teacher.width}: take 1 to {teacher.width}, or a multiple"
+        )
     return replace(teacher, steps=steps, width=width or teacher.width, learn_friction=False, learn_dt="per-step")
 
 
@@ -49,7 +51,9 @@ def student_policy(teacher: PolicyCfg, steps: int, width: int | None) -> PolicyC
 def warm_start(student: DenoisingPolicy, teacher: DenoisingPolicy) -> None:
     """Makes `student` the teacher's ODE in its own number of steps (see the module).
 
-    A narrower student gets the teacher's strongest units. That is a place to learn from, not the same policy.
+    A narrower student gets the teacher's strongest units: a place to learn from, not the same policy. A wider one gets each
+    of them several times, with what follows split between them at random (Net2Net, arXiv 1511.05641): the same policy, and
+    copies that learn different things.
     """
     joined = teacher.cfg.steps // student.cfg.steps
     dt = functional.softplus(teacher.raw_dt.double()) * teacher.schedule  # (N,)
@@ -71,23 +75,38 @@ def _inverse_softplus(value: Tensor) -> Tensor:
     return value + torch.log(-torch.expm1(-value))
 
 
+def _units(layer: torch.nn.Module, following: torch.nn.Module, width: int) -> Tensor:
+    """Which of a layer's units the student has: all of them several times, or those with the largest weights in and out."""
+    strength = _weight(layer).norm(dim=1) * _weight(following).norm(dim=0)
+    if width > len(strength):
+        return torch.arange(len(strength), device=strength.device).repeat(width // len(strength))
+    return torch.sort(strength.topk(width).indices).values
+
+
+def _inputs(weight: Tensor, units: Tensor, generator: torch.Generator) -> Tensor:
+    """A layer's weights on the student's units: copies of one unit share its weight at random, each row in its own way."""
+    copies = len(units) // weight.shape[1]
+    taken = weight[:, units]
+    if copies < 2:
+        return taken
+    noise = torch.rand((len(weight), copies, weight.shape[1]), generator=generator, dtype=weight.dtype).to(weight.device)
+    return taken * (1.0 / copies + noise - noise.mean(1, keepdim=True)).flatten(1)
+
+
 def _copy_units(student: ScoreNetwork, teacher: ScoreNetwork) -> None:
-    """Copies the layers, of each the units whose weights in and out are the largest, as many as the student has."""
-    width = len(student.input.bias)
+    """Copies the layers, with as many units as the student has."""
+    width, generator = len(student.input.bias), torch.Generator().manual_seed(0)
     layers = [teacher.input, *teacher.middle, teacher.out]
-    kept: list[Tensor] = []
-    for layer, following in itertools.pairwise(layers):
-        strength = _weight(layer).norm(dim=1) * _weight(following).norm(dim=0)
-        kept.append(torch.sort(strength.topk(width).indices).values)
+    kept = [_units(layer, following, width) for layer, following in itertools.pairwise(layers)]
     student.input.weight.copy_(teacher.input.weight[kept[0]])
     student.input.bias.copy_(teacher.input.bias[kept[0]])
     for index, (mine, theirs) in enumerate(zip(student.middle, teacher.middle, strict=True)):
         units_in, units_out = kept[index], kept[index + 1]
-        _weight(mine).copy_(_weight(theirs)[units_out][:, units_in])
+        _weight(mine).copy_(_inputs(_weight(theirs)[units_out], units_in, generator))
         _bias(mine).copy_(_bias(theirs)[units_out])
         _weight(student.norms[index]).copy_(_weight(teacher.norms[index])[units_out])
         _bias(student.norms[index]).copy_(_bias(teacher.norms[index])[units_out])
-    student.out.weight.copy_(teacher.out.weight[:, kept[-1]])
+    student.out.weight.copy_(_inputs(teacher.out.weight, kept[-1], generator))
     student.out.bias.copy_(teacher.out.bias)
 
 
