@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from trudi.runtime.errors import near_matches
 from trudi.runtime.robots.base import JointCommand, RobotDescription, RobotState
+from trudi.runtime.robots.checker import is_safe
 from trudi_runtime.about import COMMANDS, GAINS, TOPICS, About
 from trudi_runtime.bags import Bag, BagError, make_typestore
 from trudi_runtime.ticks import PARTS, TakenState, TickRow
@@ -182,7 +183,7 @@ def as_sent(command: JointCommand, pd: bool) -> tuple[Float64, Float64, Float64]
     nothing = np.zeros(0)
     if not pd:
         return nothing, nothing, command.effort
-    if not (command.stiffness.any() or command.effort.any() or command.velocity.any()):
+    if is_safe(command, pd=True):
         return nothing, np.zeros_like(command.velocity), nothing
     return command.position, command.velocity, command.effort
 

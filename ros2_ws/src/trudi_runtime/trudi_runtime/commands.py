@@ -25,6 +25,7 @@ from std_msgs.msg import Float64MultiArray, MultiArrayDimension
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from trudi.runtime.robots.base import Float64, JointCommand, RobotDescription, RobotError
+from trudi.runtime.robots.checker import is_safe
 from trudi_runtime.stamps import SECOND_NS, set_stamp
 
 INTERFACES = ("kp", "kd", "velocity", "effort", "position")
@@ -72,13 +73,6 @@ def command_qos(reliability: str, default: ReliabilityPolicy, robot: RobotDescri
     )
 
 
-def at_rest(command: JointCommand, pd: bool) -> bool:
-    """Whether a command drives nothing but damping."""
-    if not pd:
-        return False  # an actuator at rest is a control of 0, which is a value like any other
-    return not (command.stiffness.any() or command.effort.any() or command.velocity.any())
-
-
 class JointStateForm(CommandForm):
     """`joint_commands` and `joint_gains`; each command says by itself whether the robot is driven or damps."""
 
@@ -108,7 +102,7 @@ class JointStateForm(CommandForm):
         message.header.frame_id = command.state.name
         if not self._pd:
             message.effort = array("d", command.effort.tobytes())
-        elif at_rest(command, True):
+        elif is_safe(command, pd=True):
             self._send_gains(command)
             message.position, message.velocity, message.effort = NOTHING, self._zeros, NOTHING
         else:
@@ -156,7 +150,7 @@ class Ros2ControlForm(CommandForm):
     def publish(self, command: JointCommand, ros_ns: int) -> None:
         rows = {"position": command.position, "velocity": command.velocity, "effort": command.effort}
         rows |= {"kp": command.stiffness, "kd": command.damping}
-        resting = at_rest(command, self._pd)
+        resting = self._pd and is_safe(command, pd=True)  # an actuator's 0 is a control like any other
         for interface in INTERFACES if resting else reversed(INTERFACES):
             if interface in self._topics and not (resting and interface == "position"):
                 self._message.data = array("d", rows[interface].tobytes())

@@ -55,7 +55,7 @@ class TickRow:
     outcome: Outcome
     spread: float
     offset_ns: int
-    """ROS time minus CLOCK_MONOTONIC, as it stands in the command's stamp."""
+    """Stamp of the command that was sent last (ROS time) minus `now_ns`: where this tick sent one, its own."""
     states: tuple[TakenState, ...]
     commands: tuple[tuple[int | None, tuple[float, ...]], ...]
     """For each command of the policy when it was given (CLOCK_MONOTONIC) and its values."""
