@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -185,6 +186,7 @@ def students(trained: TrainedRun, kept: Kept, episodes: int, folder: Path) -> No
                 "gate_passed": verdict["passed"],
                 "elapsed_s": verdict["elapsed_s"],
                 "share_of_teacher_time": verdict["share_of_teacher_time"],
+                "load": round(os.getloadavg()[0], 1),
                 **run(student.agent, trained, episodes, None, "schedule", latent),
             }
 
@@ -269,13 +271,14 @@ def page(found: list[dict]) -> Iterator[str]:
     yield "`python benchmarks/distill.py`; ratio: mean return relative to the teacher's in all of its steps from the zero"
     yield "latent, on the same episodes, with its 95 % paired bootstrap interval. Variation: change of an element a second,"
     yield "averaged over elements; jumps: ticks a second at which an element changes by more than half of its range."
-    yield "Latent: 0; `fixed`, one draw for all; `fresh`, a draw at every tick. Time: the student's share of its teacher's."
+    yield "Latent: 0; `fixed`, one draw for all; `fresh`, a draw at every tick. Time: the student's share of its teacher's;"
+    yield "load: the load average of the machine at its end; a distillation takes one core."
     for one in found:
         yield from ("", f"## {one['name']}", "")
         yield f"{one['task']}, {one['episodes']} episodes; teacher: {one['teacher']}."
         yield ""
-        head = "policy | steps | spacing | latent | return | ratio | 95 % interval | variation /s | jumps /s | time | gate"
-        yield from (f"| {head} |", "|---|---|---|---|---|---|---|---|---|---|---|")
+        head = "policy | steps | spacing | latent | return | ratio | 95 % interval | variation /s | jumps /s | time | load | gate"
+        yield from (f"| {head} |", "|" + "---|" * 12)
         for row in one["rows"]:
             low, high = row["ratio_ci95"]
             share = f"{row['share_of_teacher_time']:.1%}" if "share_of_teacher_time" in row else ""
@@ -283,7 +286,7 @@ def page(found: list[dict]) -> Iterator[str]:
             yield (
                 f"| {row['policy']} | {row['steps']} | {row['spacing']} | {row['latent']} | "
                 f"{row['return_mean']:.1f} +- {row['return_std']:.1f} | {row['ratio']:.4f} | {low:.4f} to {high:.4f} | "
-                f"{row['action_variation_per_s']:.2f} | {row['action_jumps_per_s']:.2f} | {share} | {gate} |"
+                f"{row['action_variation_per_s']:.2f} | {row['action_jumps_per_s']:.2f} | {share} | {row.get('load', '')} | {gate} |"
             )
         if one["latency"] is not None:
             rows = one["latency"]["rows"]
