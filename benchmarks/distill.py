@@ -277,8 +277,9 @@ def page(found: list[dict]) -> Iterator[str]:
         yield from ("", f"## {one['name']}", "")
         yield f"{one['task']}, {one['episodes']} episodes; teacher: {one['teacher']}."
         yield ""
-        head = "policy | steps | spacing | latent | return | ratio | 95 % interval | variation /s | jumps /s | time | load | gate"
-        yield from (f"| {head} |", "|" + "---|" * 12)
+        columns = ("policy", "steps", "spacing", "latent", "return", "ratio", "95 % interval")
+        columns += ("variation /s", "jumps /s", "time", "load", "gate")
+        yield from (f"| {' | '.join(columns)} |", "|" + "---|" * len(columns))
         for row in one["rows"]:
             low, high = row["ratio_ci95"]
             share = f"{row['share_of_teacher_time']:.1%}" if "share_of_teacher_time" in row else ""
@@ -286,7 +287,8 @@ def page(found: list[dict]) -> Iterator[str]:
             yield (
                 f"| {row['policy']} | {row['steps']} | {row['spacing']} | {row['latent']} | "
                 f"{row['return_mean']:.1f} +- {row['return_std']:.1f} | {row['ratio']:.4f} | {low:.4f} to {high:.4f} | "
-                f"{row['action_variation_per_s']:.2f} | {row['action_jumps_per_s']:.2f} | {share} | {row.get('load', '')} | {gate} |"
+                f"{row['action_variation_per_s']:.2f} | {row['action_jumps_per_s']:.2f} | "
+                f"{share} | {row.get('load', '')} | {gate} |"
             )
         if one["latency"] is not None:
             rows = one["latency"]["rows"]
