@@ -244,9 +244,10 @@ class Side:
             bench.close()
 
     def _intervals(self, arrivals: list[int]) -> dict:
-        """Of the last `seconds` less one, when everything had settled."""
+        """Of `seconds` less two: neither of the start nor of the end, when the robot is damped at once."""
         times = np.array(arrivals)
-        times = times[times > times[-1] - round((self.args.seconds - 1.0) * 1e9)]
+        end_ns = times[-1] - round(1e9)
+        times = times[(times > end_ns - round((self.args.seconds - 2.0) * 1e9)) & (times < end_ns)]
         gaps, period_ns = np.diff(times), 1e9 / self.rate
         missed = np.maximum(np.round(gaps / period_ns) - 1, 0).sum()
         return {"jitter_ms": quantiles(np.abs(gaps - period_ns)), "missed": int(missed), "commands": len(times)}
