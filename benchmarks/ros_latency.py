@@ -236,7 +236,8 @@ class Side:
             time.sleep(self.args.seconds)
             bench.diagnostics.clear()
             timing = bench.diagnostic("timing")[1]
-            assert bench.state == "ACTIVE", bench.fault
+            if bench.state != "ACTIVE":
+                return {"ended": ": ".join(bench.fault)}
             latency = {name: float(timing[f"state_to_command_{name}_ms"]) for name in QUANTILES}
             del process, rclpy
             return {"latency_ms": latency, "own_misses": float(timing["missed"]) - began["missed"]}
@@ -267,11 +268,11 @@ def bundle_at(rate: int, source: Path, folder: Path) -> Path:
 
 def table(results: list[dict]) -> list[str]:
     """Medians over the runs; misses are summed."""
-    lines = ["| Hz | node | latency p50 | p99 | p99.9 | max | jitter p50 | p99 | p99.9 | max | missed |"]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
+    lines = ["| Hz | node | runs | latency p50 | p99 | p99.9 | max | jitter p50 | p99 | p99.9 | max | missed | own |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|---|---|---|"]
     for rate in RATES:
         for kind in ("runtime", "naive"):
-            runs = [one for one in results if one["rate"] == rate and one["node"] == kind]
+            runs = [one for one in results if one["rate"] == rate and one["node"] == kind and "ended" not in one]
             if not runs:
                 continue
             cells = [
@@ -280,7 +281,8 @@ def table(results: list[dict]) -> list[str]:
                 for name in QUANTILES
             ]
             missed = f"{sum(one['missed'] for one in runs)} of {sum(one['commands'] for one in runs)}"
-            lines.append(f"| {rate} | {kind} | " + " | ".join(cells) + f" | {missed} |")
+            own = f"{sum(one['own_misses'] for one in runs):g}" if kind == "runtime" else ""
+            lines.append(f"| {rate} | {kind} | {len(runs)} | " + " | ".join(cells) + f" | {missed} | {own} |")
     return lines
 
 
@@ -306,21 +308,30 @@ def bench(args: argparse.Namespace) -> None:
                     side.robot_json.write_text(described.model_dump_json())
                     results.append({"rate": rate, "node": kind, "run": number} | side.run(kind, bundle))
                     print(json.dumps(results[-1]), flush=True)
+                commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=REPOSITORY).strip()
+                write({"commit": commit, "seconds": args.seconds, "beside": args.beside, "results": results})
     rclpy.shutdown()
-    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=REPOSITORY).strip()
-    facts = {"commit": commit, "seconds": args.seconds, "distro": os.environ.get("ROS_DISTRO", ""), "results": results}
+    print(RESULT.with_suffix(".md").read_text())
+
+
+def write(facts: dict) -> None:
+    """The figures so far: a run that comes after them may fail."""
     RESULT.write_text(json.dumps(facts, separators=(",", ":")) + "\n")
+    results, ended = facts["results"], [one for one in facts["results"] if "ended" in one]
     lines = [
         "# Latency and jitter over DDS",
         "",
-        f"`.ros/kilted/bin/python benchmarks/ros_latency.py`: {args.runs} runs of {args.seconds:g} s, medians of runs, ms",
-        f"({commit}). Beside it: {args.beside}.",
+        f"`.ros/kilted/bin/python benchmarks/ros_latency.py`: runs of {facts['seconds']:g} s, medians of runs, ms",
+        f"({facts['commit']}). Beside it: {facts['beside']}.",
         "",
         *table(results),
         "",
+        *(f"Run {one['run']} at {one['rate']} Hz was ended: {one['ended']}." for one in ended),
+        *([""] if ended else []),
+        "`missed`: whole periods without an arrival in the robot's process; `own`: without a tick, by the runtime's count.",
+        "",
     ]
     RESULT.with_suffix(".md").write_text("\n".join(lines))
-    print("\n".join(lines))
 
 
 def main() -> None:
