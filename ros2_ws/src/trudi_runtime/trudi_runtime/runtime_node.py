@@ -45,6 +45,7 @@ WATCH_S = 0.05
 DIAGNOSTICS_S = 1.0
 FIRST_STATE_S = 5.0
 """How long activation waits for the robot's first state; s."""
+LOOP_ENDED = "the control loop has ended; its last error follows, where there was one"
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
@@ -141,7 +142,7 @@ class RuntimeNode(LifecycleNode):
     def _deactivate(self) -> None:
         run = self._running()
         if not run.session.loop.running:
-            raise RuntimeError(f"the control loop has ended: {run.session.loop.error or 'no reason is known'}")
+            raise RuntimeError(LOOP_ENDED)
         if (refusal := run.session.loop.ask(Event.DEACTIVATE)) is not None:
             raise TrudiRuntimeError(refusal)
         if run.supervisor.fault is not None:
@@ -196,7 +197,7 @@ class RuntimeNode(LifecycleNode):
         self._say_state()
         run = self._run
         if run is not None and not run.session.loop.running:
-            self.report_error(run.session.loop.error or "the control loop has ended")
+            self.report_error(LOOP_ENDED)
             active = self._state_machine.current_state[1] == "active"
             self.trigger_deactivate() if active else self.trigger_cleanup()
 
