@@ -30,7 +30,7 @@ test-main: $(READY)
 
 test-ros: $(ROS_DISTROS:%=test-ros-%)
 
-test-ros-%: $(READY) $(ROS)/%/.ready
+$(ROS_DISTROS:%=test-ros-%): test-ros-%: $(READY) $(ROS)/%/.ready
 	$(ROS)/$*/bin/python -m pytest -n 2 tests/ros --confcutdir=tests/ros
 	$(ROS)/$*/bin/python -m pytest ros2_ws/src/trudi_runtime/test
 
