@@ -164,20 +164,29 @@ class Bench:
         given = {"bundle": str(bundle), "realtime.priority": 0, "realtime.lock_memory": False, "record_dir": ""}
         given |= robot_parameters(robot) if isinstance(robot, str) else robot or {}
         given |= {name.replace("__", "."): value for name, value in parameters.items()}
+        self._forgets(f"{RUNTIME}/get_state")
         process = self.start("runtime_node", parameters=given)
         self._answers(f"{RUNTIME}/get_state", process)
         return process
 
     def sim_robot(self, task, **parameters):
         """The simulated robot, streaming."""
+        self._forgets(f"{SIM}/report")
         process = self.start("sim_robot", parameters={"task": task} | parameters)
         self._answers(f"{SIM}/report", process)
         return process
 
+    def _forgets(self, service):
+        """A process that was killed seems to be there for as long as its lease, 20 s, and what is asked of it is lost."""
+        until(lambda: not self._exists(service), f"{service} of an earlier process is forgotten", 45.0)
+
+    def _exists(self, service):
+        return service in [name for name, _ in self.node.get_service_names_and_types()]
+
     def _answers(self, service, process):
         def up():
             assert process.poll() is None, process.log.read_text()
-            return service in [name for name, _ in self.node.get_service_names_and_types()]
+            return self._exists(service)
 
         until(up, lambda: f"{service} exists: {process.log.read_text()}", 30.0)
 
@@ -201,22 +210,6 @@ class Bench:
         success, message = self.trigger(word)
         assert success, message
         return message
-
-    def heard_by(self, process):
-        """Waits until a runtime answers; one that was killed looks for a while as if it still could."""
-        while self._clients:
-            self.node.destroy_client(self._clients.popitem()[1])
-        client = self._clients[f"{RUNTIME}/get_state"] = self.node.create_client(GetState, f"{RUNTIME}/get_state")
-
-        def answers():
-            assert process.poll() is None, process.log.read_text()
-            future = client.call_async(GetState.Request())
-            end = time.monotonic() + 1.0
-            while not future.done() and time.monotonic() < end:
-                time.sleep(0.01)
-            return future.done()
-
-        until(answers, "the runtime answers", 30.0)
 
     def transition(self, word):
         """A lifecycle transition, by name or number; whether it succeeded."""

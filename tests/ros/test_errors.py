@@ -1,7 +1,7 @@
 """Errors of the program's own: the robot is damped, and the lifecycle says so by its error processing."""
 
 import pytest
-from harness import RUNTIME, robot_parameters, until
+from harness import robot_parameters, until
 from rclpy.parameter import Parameter
 from test_names import HOME, JOINTS
 
@@ -14,8 +14,10 @@ def node(bench, standing, imu_robot):
     """The node in this process, active and damping a robot that the test plays."""
     given = robot_parameters("unitree_go1") | imu_robot | {"bundle": str(standing), "record_dir": str(bench.folder)}
     given |= {"realtime.priority": 0, "realtime.lock_memory": False}
-    node = RuntimeNode(parameter_overrides=[Parameter(name, value=value) for name, value in given.items()])
-    bench.driver(names=JOINTS, positions=HOME)
+    # In a namespace of its own: services of a node that ended live on until it is collected, and would look like others'.
+    overrides = [Parameter(name, value=value) for name, value in given.items()]
+    node = RuntimeNode(parameter_overrides=overrides, namespace="/errors")
+    bench.driver(names=JOINTS, positions=HOME, prefix="/errors/")
     node.trigger_configure()
     node.trigger_activate()
     assert node._run.supervisor.state is State.STANDBY
@@ -66,4 +68,3 @@ def test_what_a_user_got_wrong_fails_the_transition_and_no_more(node):
     node.set_parameters([Parameter("rate_hz", value=200.0)])
     node.trigger_configure()
     assert label(node) == "inactive"
-    assert f"/{node.get_name()}" == RUNTIME
