@@ -23,6 +23,7 @@ def node(bench, standing, imu_robot):
     assert node._run.supervisor.state is State.STANDBY
     yield node
     node.end()
+    node.destroy_node()
 
 
 def label(node):

@@ -57,7 +57,7 @@ def test_a_thousand_transitions_in_random_order(bench, standing, imu_robot):
         ({"robot.custom": ["height"]}, "write NAME:SIZE"),
         ({"robot.imu": False}, "tilt is to be watched"),
         ({"robot.state_rate_hz": 20.0}, "raise the robot's rate"),
-        ({"commands": ["speed=1.0"]}, "no constant command has speed"),
+        ({"commands": ["speed=1.0"]}, "the policy's commands have no speed"),
         ({"joy.estop_button": 3}, "joy.enabled is false"),
         ({"robot.max_stiffness": 10.0}, "stiffness 35 is above 10"),
     ],

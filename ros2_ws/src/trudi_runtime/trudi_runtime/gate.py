@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from trudi.runtime.contract import Contract
-from trudi.runtime.errors import TrudiRuntimeError, near_matches
 
 TWIST = ("vx", "vy", "vz", "wx", "wy", "wz")
 """Elements that a Twist carries: linear x, y, z; angular x, y, z."""
@@ -113,33 +112,3 @@ class VelocityCommand:
     def values(self, twist: Sequence[float]) -> tuple[float, ...]:
         """The command's elements from linear x, y, z and angular x, y, z."""
         return tuple(twist[place] for place in self._places)
-
-
-def constant_commands(words: Sequence[str], contract: Contract, velocity: str) -> dict[str, tuple[float, ...]]:
-    """`["height=0.3"]` as whole commands, the rest of each neutral; `velocity` is the one that comes from cmd_vel.
-
-    TrudiRuntimeError names an element that the policy does not take, or a value outside its training range.
-    """
-    places = {
-        element: (command.name, place)
-        for command in contract.commands
-        if command.name != velocity
-        for place, element in enumerate(command.element_names)
-    }
-    values = {command.name: list(command.neutral) for command in contract.commands if command.name != velocity}
-    for word in words:
-        element, _, text = word.partition("=")
-        if element not in places:
-            raise TrudiRuntimeError(
-                f"commands: '{word}': no constant command has {element}; {near_matches(element, places)}"
-            )
-        try:
-            number = float(text)
-        except ValueError:
-            raise TrudiRuntimeError(f"commands: '{word}': write NAME=NUMBER") from None
-        name, place = places[element]
-        low, high = next(command for command in contract.commands if command.name == name).range[place]
-        if not low <= number <= high:
-            raise TrudiRuntimeError(f"commands: '{word}': the policy was trained with {element} from {low:g} to {high:g}")
-        values[name][place] = number
-    return {name: tuple(numbers) for name, numbers in values.items()}

@@ -6,7 +6,7 @@ Callbacks run in the thread of the robot's topics, so that neither a service nor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from geometry_msgs.msg import Twist, TwistStamped
@@ -16,12 +16,13 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Joy
 
+from trudi.runtime.command_words import parse_commands
 from trudi.runtime.contract import Contract
 from trudi.runtime.loop import ControlLoop
 from trudi.runtime.realtime import monotonic_ns
 from trudi.runtime.robots.base import RobotError
 from trudi.runtime.supervisor import Event, FaultCode, Motors, Violation
-from trudi_runtime.gate import Joystick, VelocityCommand, VelocityGate, constant_commands
+from trudi_runtime.gate import Joystick, VelocityCommand, VelocityGate
 from trudi_runtime.parameters import Settings
 from trudi_runtime.stamps import RosClock, to_ns
 from trudi_runtime.status import Links
@@ -43,12 +44,13 @@ class Operator:
         """RobotError and TrudiRuntimeError say what in the parameters does not fit."""
         self._settings, self._clock, self._links = settings, clock, links
         self._velocity = VelocityCommand(contract)
-        self._constants = constant_commands(settings.strings("commands"), contract, self._velocity.name)
+        others = [command for command in contract.commands if command.name != self._velocity.name]
+        self._constants = parse_commands(settings.strings("commands"), others, "commands, beside cmd_vel's:")
         self._gate = VelocityGate(settings["cmd_vel.unchanged_timeout_s"])
         self._joystick = _joystick(settings)
         self._loop: ControlLoop | None = None
 
-    def listen(self, io: Node, resolve: Any, loop: ControlLoop) -> None:
+    def listen(self, io: Node, resolve: Callable[[str], str], loop: ControlLoop) -> None:
         """Subscribes on `io`; `resolve` gives a topic the name it has here."""
         self._loop = loop
         if self._velocity.name:

@@ -21,19 +21,18 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import rclpy
 from rcl_interfaces.msg import FloatingPointRange, ParameterDescriptor
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException, ParameterUninitializedException
+from rclpy.exceptions import ParameterUninitializedException
+from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 
 from trudi.runtime.aside import Aside
-from trudi.runtime.errors import TrudiRuntimeError, one_line
+from trudi.runtime.errors import one_line
 from trudi_runtime.bags import BagError, BagWriter
-from trudi_runtime.spinning import Ending, make_executor, quietly, spin_while
+from trudi_runtime.spinning import Ending, run_node, spin_while
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Qos
@@ -297,16 +296,10 @@ def to_qos(profile: QoSProfile) -> Qos:
 
 def main(args: list[str] | None = None) -> int:
     """Runs the node; 2 where it cannot be started, 1 where the bag ended early or lacks something."""
-    ending = Ending()
-    try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = RecordBag()
-    except (TrudiRuntimeError, ParameterException, RuntimeError) as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        quietly(rclpy.try_shutdown)
-        return 2
-    executor = make_executor(node.context)
-    executor.add_node(node)
+    return run_node(RecordBag, _run, args)
+
+
+def _run(node: RecordBag, executor: Executor, ending: Ending) -> int:
     try:
         spin_while(executor, lambda: not (ending.name or node.done) and node.context.ok(), node.get_logger().error)
         # Whoever else was ended by the same Ctrl-C still says its last: that it damps, for instance.
@@ -315,9 +308,6 @@ def main(args: list[str] | None = None) -> int:
     finally:
         ending.ignore_more()
         code = node.end()
-        quietly(executor.shutdown)
-        quietly(node.destroy_node)
-        quietly(rclpy.try_shutdown)
     return code
 
 

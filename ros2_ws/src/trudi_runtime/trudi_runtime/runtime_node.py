@@ -19,26 +19,24 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rcl_interfaces.msg import SetParametersResult
 from rclpy.clock import Clock, ClockType
-from rclpy.exceptions import ParameterException
+from rclpy.executors import Executor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Bool, Int64MultiArray, String
 from std_srvs.srv import Trigger
 
-from trudi.runtime.errors import TrudiRuntimeError, one_line
+from trudi.runtime.errors import TrudiRuntimeError
 from trudi.runtime.realtime import above_normal
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.supervisor import Event
 from trudi.runtime.supervisor import Fault as LatchedFault
 from trudi_runtime.parameters import Settings, bundle_root, check, declare
 from trudi_runtime.run import MOVING, Run, RunTopics
-from trudi_runtime.spinning import Ending, make_executor, quietly, spin_while
+from trudi_runtime.spinning import Ending, run_node, spin_while
 from trudi_runtime.status import bundle_status, inputs_status, supervisor_status, timing_status
 
 WATCH_S = 0.05
@@ -250,9 +248,8 @@ class RuntimeNode(LifecycleNode):
         return self._settings["realtime.priority"] > 0
 
     def end(self) -> None:
-        """Damps, and takes the node away."""
+        """Damps, and lets go of the robot."""
         self._clean_up()
-        self.destroy_node()
 
 
 def _guard_transitions(node: RuntimeNode) -> None:
@@ -273,24 +270,16 @@ def _guard_transitions(node: RuntimeNode) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs the node until a signal ends it; 2 where it cannot be started."""
-    ending = Ending()
-    try:
-        rclpy.init(args=argv if argv is not None else sys.argv, signal_handler_options=SignalHandlerOptions.NO)
-        node = RuntimeNode()
-    except (TrudiRuntimeError, ParameterException, RuntimeError) as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        quietly(rclpy.try_shutdown)
-        return 2
-    executor = make_executor(node.context)
-    executor.add_node(node)
+    return run_node(RuntimeNode, _run, argv)
+
+
+def _run(node: RuntimeNode, executor: Executor, ending: Ending) -> int:
     try:
         with above_normal(node.realtime):
             spin_while(executor, lambda: not (ending.name or node.finalized) and node.context.ok(), node.report_error)
     finally:
         ending.ignore_more()
         node.end()
-        quietly(executor.shutdown)
-        quietly(rclpy.try_shutdown)
     return 0
 
 

@@ -19,18 +19,16 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-import rclpy
 from rcl_interfaces.msg import SetParametersResult
-from rclpy.exceptions import ParameterException
+from rclpy.executors import Executor
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
-from rclpy.signals import SignalHandlerOptions
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64MultiArray
 from std_srvs.srv import Trigger
 
-from trudi.runtime.errors import TrudiRuntimeError, one_line
+from trudi.runtime.errors import TrudiRuntimeError
 from trudi.runtime.realtime import above_normal, monotonic_ns
 from trudi.runtime.robots.base import RobotError, RobotState
 from trudi.runtime.robots.disturbance import Layout
@@ -38,7 +36,7 @@ from trudi.runtime.robots.messages import CommandRejected
 from trudi.runtime.robots.simulated import SimulatedRobot, print_report
 from trudi_runtime.sim_messages import SENSOR_QOS, CommandReader, StateTopics
 from trudi_runtime.sim_parameters import check, declare, joints_cfg, parse_injected, robot_cfg, values_of
-from trudi_runtime.spinning import Ending, make_executor, quietly, raise_threads, spin_while
+from trudi_runtime.spinning import Ending, raise_threads, run_node, spin_while
 from trudi_runtime.stamps import SystemClock
 
 LATCHED = QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE, durability=DurabilityPolicy.TRANSIENT_LOCAL)
@@ -75,7 +73,7 @@ class SimRobot(Node):
         self._priority = cfg.priority
         self._thread = threading.Thread(target=self._step, name="trudi-physics", daemon=True)
 
-    def run(self, ending: Ending) -> None:
+    def run(self, executor: Executor, ending: Ending) -> None:
         """Until a signal ends it, or the physics fails."""
         description = self.robot.description
         self.robot.streaming = True
@@ -84,8 +82,6 @@ class SimRobot(Node):
             f"{1.0 / description.state_period_s:g} states a second, commands obeyed for {description.command_timeout_s:g} s"
         )
         self.get_logger().info(f"{description.name}, {len(description.joints)} joints: {rates}")
-        executor = make_executor(self.context)
-        executor.add_node(self)
         with above_normal(self._priority > 0):
             spin_while(executor, lambda: not ending.name and self._thread.is_alive(), self.get_logger().error)
         self.robot.stop()
@@ -171,21 +167,15 @@ class SimRobot(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Runs the node; 2 where it cannot be made, 1 where the physics failed."""
-    ending = Ending()
+    return run_node(SimRobot, _run, args)
+
+
+def _run(node: SimRobot, executor: Executor, ending: Ending) -> int:
     try:
-        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-        node = SimRobot()
-    except (TrudiRuntimeError, ParameterException, RuntimeError) as error:
-        print(f"error: {one_line(str(error))}", file=sys.stderr)
-        rclpy.try_shutdown()
-        return 2
-    try:
-        node.run(ending)
+        node.run(executor, ending)
     finally:
         ending.ignore_more()
         print_report(node.robot)
-        quietly(node.destroy_node)
-        quietly(rclpy.try_shutdown)
     if node.failure:
         print(f"error: the physics failed: {node.failure}", file=sys.stderr)
     return 1 if node.failure else 0

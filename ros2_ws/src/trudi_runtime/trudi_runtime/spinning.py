@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TypeVar
 
+import rclpy
 from rclpy.context import Context
+from rclpy.exceptions import ParameterException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
+from trudi.runtime.errors import TrudiRuntimeError, one_line
 from trudi.runtime.realtime import above_normal
+
+NodeT = TypeVar("NodeT", bound=Node)
 
 SPIN_S = 0.05
 """Longest that a spinning thread does not look whether it is to end; s."""
@@ -104,9 +112,22 @@ def raise_threads(priority: int, *chosen: int) -> None:
             continue
 
 
-def quietly(call: Callable[[], Any]) -> None:
-    """Runs what may fail because the other end is gone already."""
+def run_node(make: Callable[[], NodeT], run: Callable[[NodeT, Executor, Ending], int], argv: list[str] | None) -> int:
+    """A node's process from its start to its end: `run` gives the exit code; 2, and why in a line, where it cannot start."""
+    ending = Ending()
     try:
-        call()
-    except Exception:
-        return
+        rclpy.init(args=argv, signal_handler_options=SignalHandlerOptions.NO)
+        node = make()
+    except (TrudiRuntimeError, ParameterException, RuntimeError) as error:
+        print(f"error: {one_line(str(error))}", file=sys.stderr)
+        rclpy.try_shutdown()
+        return 2
+    executor = make_executor(node.context)
+    executor.add_node(node)
+    try:
+        return run(node, executor, ending)
+    finally:
+        ending.ignore_more()
+        for step in (executor.shutdown, node.destroy_node, rclpy.try_shutdown):
+            with contextlib.suppress(Exception):  # the middleware may be gone already
+                step()

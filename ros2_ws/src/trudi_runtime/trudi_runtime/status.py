@@ -130,7 +130,7 @@ def inputs_status(name: str, robot: RosRobot, links: Links) -> DiagnosticStatus:
     if links.velocity_reason:
         values["cmd_vel_ignored"] = links.velocity_reason
         problems.append(links.velocity_reason)
-    problems += [f"{topic}: {text}" for topic, text in links.incompatible.items()]
+    problems += [f"{topic}: {text}" for topic, text in list(links.incompatible.items())]
     status.values = key_values(values)
     status.level, status.message = (WARN, "; ".join(problems)) if problems else (OK, "all topics are heard")
     return status

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from trudi.runtime.bundle import Bundle
+from trudi.runtime.command_words import parse_commands
 from trudi.runtime.commands.common import EXIT_CHECK_FAILED, EXIT_OK, check_writable, reports_errors, say, write_json
 from trudi.runtime.conduct import Conductor, Course, Plan
 from trudi.runtime.contract import Contract
 from trudi.runtime.controller import ControllerCfg
-from trudi.runtime.errors import TrudiRuntimeError, near_matches
+from trudi.runtime.errors import TrudiRuntimeError
 from trudi.runtime.loop import STAGES, LoopCfg
 from trudi.runtime.realtime import RealtimeCfg
 from trudi.runtime.recorder import STATE_RATE_MARGIN, RecorderCfg, state_dtype, tick_dtype
@@ -44,7 +45,7 @@ def main(argv: list[str]) -> int:
         file = file.model_copy(update={"fade_in_s": args.fade_in})
     with Bundle.open(args.bundle, trust=args.trust) as bundle:
         cfg = session_cfg(args, bundle.contract, faults)
-        commands, record = parse_commands(args.command, bundle.contract), record_path(args, bundle)
+        commands, record = parse_commands(args.command, bundle.contract.commands, "--command"), record_path(args, bundle)
         plan = Plan(args.seconds, commands, record, args.record is not None, faults)
         with make_robot(args, bundle.contract, faults) as robot, Session(bundle, robot, file, cfg) as session:
             check_recorder_fits(session, args.record_seconds)
@@ -141,32 +142,6 @@ def check_recorder_fits(session: Session, seconds: float) -> None:
             f"recording {seconds:g} s at {controller.cfg.rate_hz:g} Hz takes {wanted_mib:.0f} MiB of memory, and may take "
             f"{MAX_RECORDER_MIB}: give --record-seconds {math.floor(longest_s * 10) / 10:g} at most"
         )
-
-
-def parse_commands(words: list[str], contract: Contract) -> dict[str, tuple[float, ...]]:
-    """`vx=0.5 wz=0.1` as the values of the commands that have these elements."""
-    places = {
-        element: (command.name, place)
-        for command in contract.commands
-        for place, element in enumerate(command.element_names)
-    }
-    values = {command.name: list(command.neutral) for command in contract.commands}
-    for word in words:
-        element, _, text = word.partition("=")
-        if element not in places:
-            raise TrudiRuntimeError(
-                f"--command {word}: the policy's commands have no {element}; {near_matches(element, places)}"
-            )
-        try:
-            number = float(text)
-        except ValueError:
-            raise TrudiRuntimeError(f"--command {word}: write NAME=NUMBER") from None
-        name, place = places[element]
-        low, high = next(command for command in contract.commands if command.name == name).range[place]
-        if not low <= number <= high:
-            raise TrudiRuntimeError(f"--command {word}: the policy was trained with {element} from {low:g} to {high:g}")
-        values[name][place] = number
-    return {name: tuple(numbers) for name, numbers in values.items()}
 
 
 def record_path(args: argparse.Namespace, bundle: Bundle) -> Path:
