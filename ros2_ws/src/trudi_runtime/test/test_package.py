@@ -56,8 +56,8 @@ def test_same_version_and_description(manifest, setup):
 
 def test_same_version_as_trudi(manifest):
     project = PACKAGE.parents[2] / "pyproject.toml"
-    if not project.is_file():
-        pytest.skip("not in the repository")
+    if not (PACKAGE.parents[2] / "runtime").is_dir():
+        pytest.skip("the package stands alone")
     assert f'\nversion = "{manifest.findtext("version")}"\n' in project.read_text()
 
 
