@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import signal
 import tempfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 if importlib.util.find_spec("rclpy") is None:
     collect_ignore_glob = ["*"]
 else:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a runner under nohup hands on that it is ignored, and nodes heed that
     # Nothing leaves this machine, nothing from elsewhere comes in, and two runs do not hear each other.
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
     if "PYTEST_XDIST_WORKER" in os.environ or "ROS_DOMAIN_ID" not in os.environ:
