@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 ROS := .ros
 ROS_DISTROS := kilted jazzy
 
-.PHONY: demo test test-main test-ros $(ROS_DISTROS:%=test-ros-%) check format clean setup
+.PHONY: demo test test-main test-ros check-ros $(ROS_DISTROS:%=test-ros-%) check format clean setup
 .SECONDARY:
 
 setup: $(READY)
@@ -28,7 +28,10 @@ test: test-main test-ros
 test-main: $(READY)
 	$(BIN)/python -m pytest
 
-test-ros: $(ROS_DISTROS:%=test-ros-%)
+test-ros: check-ros $(ROS_DISTROS:%=test-ros-%)
+
+check-ros: $(READY) $(ROS)/kilted/.ready
+	$(BIN)/pyright -p ros2_ws --pythonpath $(ROS)/kilted/bin/python
 
 $(ROS_DISTROS:%=test-ros-%): test-ros-%: $(READY) $(ROS)/%/.ready
 	$(ROS)/$*/bin/python -m pytest -n 2 tests/ros --confcutdir=tests/ros

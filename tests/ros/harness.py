@@ -330,15 +330,14 @@ class Bench:
             self.diagnostics[status.name] = status
 
 
-class Repeater:
-    """Publishes one message again and again."""
+class Player:
+    """A node of the test's own that does the same thing again and again, until `stop`."""
 
-    def __init__(self, kind, topic, make, rate_hz, qos):
-        self._node = Node(f"repeater_{id(self):x}")
-        self._publisher = self._node.create_publisher(kind, topic, qos)
-        self._make, self._period_s, self._ending = make, 1.0 / rate_hz, False
+    def __init__(self, rate_hz):
+        self.rate_hz = rate_hz
+        self._node = Node(f"player_{id(self):x}")
+        self._ending = False
         self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
 
     def stop(self):
         if not self._ending:
@@ -349,15 +348,29 @@ class Repeater:
     def _run(self):
         due = time.monotonic()
         while not self._ending:
-            self._publisher.publish(self._make(self._node))
-            due += self._period_s
+            self.publish()
+            due = max(due + 1.0 / self.rate_hz, time.monotonic() - 0.1)
             time.sleep(max(0.0, due - time.monotonic()))
 
 
-class Driver:
+class Repeater(Player):
+    """Publishes what `make(node)` gives."""
+
+    def __init__(self, kind, topic, make, rate_hz, qos):
+        super().__init__(rate_hz)
+        self._publisher = self._node.create_publisher(kind, topic, qos)
+        self._make = make
+        self._thread.start()
+
+    def publish(self):
+        self._publisher.publish(self._make(self._node))
+
+
+class Driver(Player):
     """Publishes the states of a robot that does not move. What is set on it takes effect with the next message."""
 
     def __init__(self, names, positions, rate_hz=100.0, imu=True, qos=BEST_EFFORT, prefix=""):
+        super().__init__(rate_hz)
         self.names, self.positions, self.imu = list(names), list(positions), imu
         self.velocities = [0.0] * len(self.names)
         self.frame = "imu"
@@ -365,21 +378,13 @@ class Driver:
         self.stamp_offset_s = 0.0
         self.frozen_stamp = None
         self.silent = False
-        self.rate_hz = rate_hz
-        self._node = Node(f"driver_{id(self):x}")
         self._joints = self._node.create_publisher(JointState, f"{prefix}joint_states", qos)
         self._imu = self._node.create_publisher(Imu, f"{prefix}imu", qos) if imu else None
-        self._ending = False
-        self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def stop(self):
-        if not self._ending:
-            self._ending = True
-            self._thread.join()
-            self._node.destroy_node()
-
     def publish(self):
+        if self.silent:
+            return
         nanoseconds = time.time_ns() + round(self.stamp_offset_s * 1e9)
         stamp = rclpy.time.Time(nanoseconds=nanoseconds).to_msg() if self.frozen_stamp is None else self.frozen_stamp
         message = JointState(name=self.names)
@@ -392,14 +397,6 @@ class Driver:
             o = imu.orientation
             o.x, o.y, o.z, o.w = self.orientation
             self._imu.publish(imu)
-
-    def _run(self):
-        due = time.monotonic()
-        while not self._ending:
-            if not self.silent:
-                self.publish()
-            due = max(due + 1.0 / self.rate_hz, time.monotonic() - 0.1)
-            time.sleep(max(0.0, due - time.monotonic()))
 
 
 def _value(value):

@@ -355,7 +355,10 @@ def test_the_emergency_stop(bench, standing, imu_robot):
     bench.repeat(TwistStamped, "cmd_vel", twist(0.1), qos=BEST_EFFORT)
     bench.commands = bench.listen(JointState, "joint_commands")
     stick = bench.repeat(Joy, "joy", joy())
-    bench.fly()
+    bench.ready()
+    until(lambda: bench.trigger("stand")[0], "the joystick is heard, and stand is granted")
+    until(bench._stands, "the robot stands")
+    bench.await_state("ACTIVE")
     stick._make = joy(3)
     assert found(bench, "EMERGENCY_STOP") == "the emergency stop button is pressed"
     assert bench.trigger("reset") == (False, "reset is refused: the emergency stop button is pressed")

@@ -10,7 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from geometry_msgs.msg import Twist, TwistStamped
-from rclpy.clock import Clock, ClockType
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -55,9 +56,10 @@ class Operator:
         self._loop = loop
         if self._velocity.name:
             self._links.velocity_topic = resolve("cmd_vel")
-            stamped = self._settings["cmd_vel.stamped"]
-            kind, callback = (TwistStamped, self._on_stamped) if stamped else (Twist, self._on_twist)
-            io.create_subscription(kind, self._links.velocity_topic, callback, VELOCITY_QOS)
+            if self._settings["cmd_vel.stamped"]:
+                io.create_subscription(TwistStamped, self._links.velocity_topic, self._on_stamped, VELOCITY_QOS)
+            else:
+                io.create_subscription(Twist, self._links.velocity_topic, self._on_twist, VELOCITY_QOS)
         if self._joystick is not None:
             reliable = self._settings["joy.reliable"]
             qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT)

@@ -39,7 +39,7 @@ def make_executor(context: Context) -> Executor:
     return EventsExecutor(context=context)
 
 
-def spin_while(executor: Executor, wanted: Callable[[], bool], on_error: Callable[[str], None]) -> None:
+def spin_while(executor: Executor, wanted: Callable[[], bool], on_error: Callable[[str], object]) -> None:
     """Spins until it is no longer `wanted`. A callback that raises is reported, and ends nothing."""
     while wanted():
         try:
@@ -53,7 +53,7 @@ def spin_while(executor: Executor, wanted: Callable[[], bool], on_error: Callabl
 class SpinningThread:
     """Spins one node in a thread of its own."""
 
-    def __init__(self, node: Node, on_error: Callable[[str], None], realtime: bool) -> None:
+    def __init__(self, node: Node, on_error: Callable[[str], object], realtime: bool) -> None:
         self._executor = make_executor(node.context)
         self._executor.add_node(node)
         self._ending = False

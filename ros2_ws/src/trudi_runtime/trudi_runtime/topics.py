@@ -191,7 +191,7 @@ class RosRobot(Robot):
 
     def _on_joints(self, message: JointState) -> None:
         received_ns = monotonic_ns()
-        places = self._places(self._joints, message.name, self._description.joint_names, JOINTS)
+        places = self._places(self._joints, list(message.name), self._description.joint_names, JOINTS)
         if places is None:
             return
         count, heard = len(message.name), self._heard
@@ -209,7 +209,7 @@ class RosRobot(Robot):
 
     def _on_sensors(self, message: JointState) -> None:
         received_ns = monotonic_ns()
-        places = self._places(self._sensors, message.name, self._sensor_names, SENSORS)
+        places = self._places(self._sensors, list(message.name), self._sensor_names, SENSORS)
         if places is None:
             return
         if len(message.position) != len(message.name):
@@ -239,10 +239,10 @@ class RosRobot(Robot):
             self._heard.height[0] = message.pose.pose.position.z
             self._complete(received_ns)
 
-    def _places(self, known: _Mapping, names: Sequence[str], wanted: Sequence[str], topic: str) -> np.ndarray | None:
+    def _places(self, known: _Mapping, names: list[str], wanted: Sequence[str], topic: str) -> np.ndarray | None:
         """Where `wanted` stand among `names`; None where the message is rejected or of others altogether."""
         if known.names != names:
-            known.names, known.problem, known.places = list(names), "", None
+            known.names, known.problem, known.places = names, "", None
             position = {name: place for place, name in enumerate(names)}
             lacking = [name for name in wanted if name not in position]
             if len(position) != len(names):
