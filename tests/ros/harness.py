@@ -16,7 +16,7 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Log, Parameter, ParameterType, ParameterValue
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import GetParameterTypes, SetParameters
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
@@ -178,6 +178,8 @@ class Bench:
 
     def _forgets(self, service):
         """A process that was killed seems to be there for as long as its lease, 20 s, and what is asked of it is lost."""
+        node = service.rpartition("/")[0]
+        self._clients = {name: client for name, client in self._clients.items() if name.rpartition("/")[0] != node}
         until(lambda: not self._exists(service), f"{service} of an earlier process is forgotten", 45.0)
 
     def _exists(self, service):
@@ -195,11 +197,30 @@ class Bench:
     def call(self, kind, service, request, timeout_s=30.0):
         if service not in self._clients:
             self._clients[service] = self.node.create_client(kind, service)
+            self._introduce(service.rpartition("/")[0])
         client = self._clients[service]
         assert client.wait_for_service(timeout_s), f"no service {service}"
         future = client.call_async(request)
         until(future.done, lambda: f"{service} answers; {self.said()}", timeout_s)
         return future.result()
+
+    def _introduce(self, node):
+        """Waits until the node has heard of the clients that were made so far.
+
+        What it answers before that is lost, and most requests are not to be made twice. It hears of clients in the order in
+        which they were made: one whose question harms nobody is made last, and asks until it is answered.
+        """
+        client = self.node.create_client(GetParameterTypes, f"{node}/get_parameter_types")
+
+        def answered():
+            assert client.wait_for_service(30.0), f"no node {node}"
+            future = client.call_async(GetParameterTypes.Request())
+            end = time.monotonic() + 1.0
+            while not future.done() and time.monotonic() < end:
+                time.sleep(0.001)
+            return future.done()
+
+        until(answered, lambda: f"{node} answers; {self.said()}", 30.0)
 
     def trigger(self, word, node=RUNTIME):
         """A std_srvs/Trigger; whether it was granted, and what it said."""
@@ -276,8 +297,10 @@ class Bench:
         return values.get("fault", ""), values.get("reason", "")
 
     def said(self):
-        """What the nodes logged."""
-        return "; ".join(message.msg for message in self.logs[-12:])
+        """What the nodes logged, and where DDS complained, what their processes printed."""
+        printed = [line for process in self.processes for line in process.log.read_text(errors="replace").splitlines()]
+        complaints = [line for line in printed if "failed to send" in line or "RTPS" in line]
+        return "; ".join([message.msg for message in self.logs[-12:]] + complaints[-12:])
 
     def diagnostic(self, part):
         """Message and values of a part of the diagnostics."""

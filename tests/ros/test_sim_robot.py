@@ -15,7 +15,7 @@ import pytest
 import rclpy
 from harness import LATCHED, PACKAGE, REPOSITORY, mapped, remove_unused
 from nav_msgs.msg import Odometry
-from rcl_interfaces.srv import SetParameters
+from rcl_interfaces.srv import GetParameterTypes, SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Imu, JointState
@@ -88,6 +88,7 @@ class Side:
         self.gains = self.node.create_publisher(Float64MultiArray, "joint_gains", LATCHED)
         self.setter = self.node.create_client(SetParameters, "sim_robot/set_parameters")
         self.triggers = {name: self.node.create_client(Trigger, f"sim_robot/{name}") for name in ("report", "reset_pose")}
+        self.last = self.node.create_client(GetParameterTypes, "sim_robot/get_parameter_types")
 
     def clear(self):
         self.joints, self.imus, self.odometry, self.sensors = [], [], [], []
@@ -107,10 +108,19 @@ class Side:
 
     def meet(self):
         """Waits until everything is connected."""
-        clients = [self.setter, *self.triggers.values()]
+        clients = [self.setter, *self.triggers.values(), self.last]
         self.wait(lambda: all(client.service_is_ready() for client in clients), START_S)
         self.wait(lambda: self.joints and self.commands.get_subscription_count() and self.gains.get_subscription_count())
+        self.wait(self._is_known, START_S)
         return self.run(0.3)  # the robot's own side of the match
+
+    def _is_known(self):
+        """Whether the robot has heard of the clients, of which it hears in order; what it answers before is lost."""
+        future = self.last.call_async(GetParameterTypes.Request())
+        end = time.monotonic() + 1.0
+        while not future.done() and time.monotonic() < end:
+            self.executor.spin_once(timeout_sec=0.02)
+        return future.done()
 
     def ask(self, client, request):
         future = client.call_async(request)
