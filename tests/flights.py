@@ -13,7 +13,7 @@ from onnx import helper, numpy_helper
 
 from trudi.export.robot_file import load_robot_file
 from trudi.runtime.contract import SCHEMA_VERSION, Contract
-from trudi.runtime.golden import GOLDEN, GoldenCases
+from trudi.runtime.golden import GOLDEN, STUDENT_GOLDEN, GoldenCases
 from trudi.runtime.reading import parse_contract
 from trudi.runtime.writing import write_bundle
 
@@ -75,8 +75,8 @@ def contract_values(robot: str, task: str, *, latent: bool = False, changes=None
     return values | (changes or {})
 
 
-def made_bundle(target, robot="unitree_go1", task=GO1, *, student=False, latent=False, changes=None):
-    """A bundle whose policy is `small_policy`; with a student that is the same policy."""
+def made_bundle(target, robot="unitree_go1", task=GO1, *, student=False, latent=False, changes=None, student_scale=1.0):
+    """A bundle whose policy is `small_policy`; with a student whose actions are `student_scale` times the policy's."""
     values = contract_values(robot, task, latent=latent, changes=changes)
     if student:
         values["student"] = {
@@ -90,7 +90,12 @@ def made_bundle(target, robot="unitree_go1", task=GO1, *, student=False, latent=
     latents = np.random.default_rng(2).normal(0.0, 2.5, (16, m)).astype(np.float32) if latent else None
     actions = act(observation, latents)
     golden = GoldenCases(observation, latents, actions, actions.astype(np.float32))
-    files = {"policy.onnx": graph, GOLDEN: golden.to_bytes()} | ({"student.onnx": graph} if student else {})
+    files = {"policy.onnx": graph, GOLDEN: golden.to_bytes()}
+    if student:
+        graph, act = small_policy(n, m, latent=latent, largest=student_scale * GO1_ACTION)
+        actions = act(observation, latents)
+        golden = GoldenCases(observation, latents, actions, actions.astype(np.float32))
+        files |= {"student.onnx": graph, STUDENT_GOLDEN: golden.to_bytes()}
     return write_bundle(target, contract, files)
 
 

@@ -13,6 +13,7 @@ from trudi.export.students import divergence
 from trudi.runtime.bundle import Bundle
 from trudi.runtime.contract import Sampler
 from trudi.runtime.engines.onnx import OnnxEngine
+from trudi.runtime.golden import STUDENT_GOLDEN, GoldenCases
 from trudi.train.evaluation import EvalResult
 from trudi.train.trained import TrainedRun
 
@@ -63,7 +64,16 @@ def test_a_bundle_of_both(run, students, tmp_path, noise, capsys):
         with OnnxEngine(bundle.read(student.graph.file)) as engine:
             found = engine.infer(observation, latent if engine.takes_latent else None)
         np.testing.assert_allclose(found, expected.numpy(), atol=1e-5)
+        golden = GoldenCases.of_student(bundle.read(STUDENT_GOLDEN), contract)
+        latents = (
+            torch.zeros(len(golden.observation), 1) if golden.latent is None else torch.from_numpy(golden.latent.copy())
+        )
+        double = reference.act(torch.from_numpy(golden.observation.copy()).double(), latents.double())
+        np.testing.assert_array_equal(golden.action_float64, double.numpy())
+        assert (golden.latent is not None) == (noise == "seeded") and len(golden.observation) > 1024
     assert main(["verify", str(out), "--run", str(run), "--episodes", "2"]) == 0
+    verdicts = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.endswith("  ok")]
+    assert verdicts == ["onnx", "student", "return"]
     assert main(["inspect", str(out)]) == 0
     assert "student's actions from the teacher's" in capsys.readouterr().out
 

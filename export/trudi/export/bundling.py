@@ -20,7 +20,7 @@ from trudi.runtime.contract import Contract, Sampler
 from trudi.runtime.engines.choose import self_test
 from trudi.runtime.engines.onnx import OnnxEngine
 from trudi.runtime.engines.tensorrt import Flavour
-from trudi.runtime.golden import GOLDEN, GoldenCases
+from trudi.runtime.golden import GOLDEN, STUDENT_GOLDEN, GoldenCases
 from trudi.runtime.latents import fixed_latent
 from trudi.runtime.metadata import csv_metadata
 from trudi.runtime.signing import signer
@@ -140,7 +140,7 @@ def export_run(path: Path, out: Path, cfg: ExportCfg) -> Exported:
     evaluations, beside = (evaluation,), None
     if student is not None:
         found = stand_in(student, reference, sampler, recording, cfg.batch or None, cfg.seed)
-        files[STUDENT_FILE] = found.graph
+        files |= {STUDENT_FILE: found.graph, STUDENT_GOLDEN: found.golden.to_bytes()}
         evaluations, beside = (evaluation, found.evaluation), found.contract
     contract = fill_contract(run, robot, sampler, model, cfg.precision, view, evaluations, recording.observations, beside)
     onnx.helper.set_model_props(model, csv_metadata(contract))

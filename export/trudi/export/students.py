@@ -13,9 +13,9 @@ from trudi.export.errors import ExportError
 from trudi.export.graph import build_graph
 from trudi.export.recording import Recording, Reference, golden_cases, latent_rows, latent_source, record_episodes
 from trudi.runtime.contract import Divergence, Evaluation, Sampler, Student
-from trudi.runtime.engines.choose import Golden, self_test
+from trudi.runtime.engines.choose import self_test
 from trudi.runtime.engines.onnx import OnnxEngine
-from trudi.runtime.golden import TOLERANCES
+from trudi.runtime.golden import GoldenCases
 from trudi.runtime.latents import fixed_latent
 from trudi.train.distill.settings import kept_teacher, read_settings
 from trudi.train.export_view import export_view
@@ -30,6 +30,7 @@ class StandIn:
 
     contract: Student
     graph: bytes
+    golden: GoldenCases
     evaluation: Evaluation
     """The student's score on the episodes of the teacher's."""
 
@@ -77,17 +78,19 @@ def stand_in(
     latent = None if own.needs_latent else fixed_latent(own, policy.action_size)
     model = build_graph(view, latent=latent, batch=batch)
     graph = model.SerializeToString()
+    contract = Student(
+        sampler=own,
+        graph=describe_graph(model, "fp32", STUDENT_FILE),
+        divergence=divergence(teacher, reference, sampler, recording),
+    )
     golden = golden_cases(reference, view, recording, own)
     with OnnxEngine(graph) as engine:
-        self_test(engine, Golden(golden.observation, golden.latent, golden.action_float64, TOLERANCES["fp32"]))
+        self_test(engine, golden.for_engine(contract))
     result = record_episodes(student, reference, own, len(recording.result.returns), seed).result
     return StandIn(
-        Student(
-            sampler=own,
-            graph=describe_graph(model, "fp32", STUDENT_FILE),
-            divergence=divergence(teacher, reference, sampler, recording),
-        ),
+        contract,
         graph,
+        golden,
         describe_evaluation(result, own, seed),
     )
 

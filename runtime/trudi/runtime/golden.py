@@ -1,5 +1,7 @@
 """`golden.npz`: recorded observations with the actions that every engine must reproduce, and how closely.
 
+`golden_student.npz` is the same for the graph of the student that stands beside the policy.
+
 observation      (cases, n) float32     from evaluation episodes, then edge cases
 latent           (cases, m) float32     where the graph takes one
 action_float64   (cases, m)             PyTorch's, in double precision: the reference
@@ -15,12 +17,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from trudi.runtime.contract import Contract
+from trudi.runtime.contract import Contract, Student
 from trudi.runtime.engines.choose import Golden
 from trudi.runtime.errors import BundleError
 from trudi.runtime.npz import read_npz
 
 GOLDEN: Final = "golden.npz"
+STUDENT_GOLDEN: Final = "golden_student.npz"
 
 # Largest absolute error of an action in [-1, 1] that is still the same policy. Float32 differs by rounding alone. The others
 # are what the format itself costs on this chain (docs/export.md has measurements), with room for another library's order of
@@ -30,7 +33,7 @@ TOLERANCES: Final = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 1e-1, "int8": 1e-1}
 
 @dataclass(frozen=True)
 class GoldenCases:
-    """The arrays of `golden.npz`."""
+    """The arrays of `golden.npz`, or of `golden_student.npz`."""
 
     observation: NDArray[np.float32]
     latent: NDArray[np.float32] | None
@@ -52,26 +55,36 @@ class GoldenCases:
 
     @classmethod
     def from_bytes(cls, data: bytes, contract: Contract) -> GoldenCases:
-        """Reads the file and checks its arrays against the contract; BundleError says what does not fit."""
-        arrays = read_npz(data, GOLDEN)
+        """Reads the policy's file and checks its arrays against the contract; BundleError says what does not fit."""
+        return cls._read(data, contract, GOLDEN, latent=contract.sampler.needs_latent)
+
+    @classmethod
+    def of_student(cls, data: bytes, contract: Contract) -> GoldenCases:
+        """The same of the file of the contract's student, which must have one."""
+        assert contract.student is not None
+        return cls._read(data, contract, STUDENT_GOLDEN, latent=contract.student.sampler.needs_latent)
+
+    @classmethod
+    def _read(cls, data: bytes, contract: Contract, name: str, *, latent: bool) -> GoldenCases:
+        arrays = read_npz(data, name)
         n, m = contract.observation_size, contract.action.size
         wanted = {"observation": ("float32", n), "action_float64": ("float64", m), "action_float32": ("float32", m)}
-        if contract.sampler.needs_latent:
+        if latent:
             wanted["latent"] = ("float32", m)
         if set(arrays) != set(wanted):
-            raise BundleError(f"{GOLDEN} holds {', '.join(sorted(arrays))}; the contract needs {', '.join(sorted(wanted))}")
+            raise BundleError(f"{name} holds {', '.join(sorted(arrays))}; the contract needs {', '.join(sorted(wanted))}")
         cases = len(arrays["observation"])
-        for name, (dtype, size) in wanted.items():
-            array = arrays[name]
+        for field, (dtype, size) in wanted.items():
+            array = arrays[field]
             if array.dtype != dtype or array.shape != (cases, size) or cases == 0:
                 raise BundleError(
-                    f"{GOLDEN}: {name} is {array.dtype} {array.shape}; the contract needs {dtype} (cases, {size})"
+                    f"{name}: {field} is {array.dtype} {array.shape}; the contract needs {dtype} (cases, {size})"
                 )
             if not bool(np.isfinite(array).all()):
-                raise BundleError(f"{GOLDEN}: {name} holds values that are not finite: export the run again")
+                raise BundleError(f"{name}: {field} holds values that are not finite: export the run again")
         return cls(arrays["observation"], arrays.get("latent"), arrays["action_float64"], arrays["action_float32"])
 
-    def for_engine(self, contract: Contract) -> Golden:
-        """What the self-test of an engine takes: the float64 actions, and the tolerance of the graph's precision."""
-        tolerance = TOLERANCES[contract.graph.precision]
+    def for_engine(self, part: Contract | Student) -> Golden:
+        """What the self-test of an engine takes: the float64 actions, and the tolerance of its graph's precision."""
+        tolerance = TOLERANCES[part.graph.precision]
         return Golden(self.observation, self.latent, self.action_float64, tolerance)

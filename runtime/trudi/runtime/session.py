@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from trudi.runtime.bundle import Bundle
 from trudi.runtime.controller import Controller, ControllerCfg
 from trudi.runtime.engines.base import Engine
-from trudi.runtime.engines.choose import Choice, Loader, choose_engine
+from trudi.runtime.engines.choose import Choice, Loader, choose_engine, self_test
 from trudi.runtime.engines.faulty import FaultyEngine
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine, Provider
 from trudi.runtime.engines.tensorrt import MODULES
@@ -24,7 +24,7 @@ from trudi.runtime.robots.base import Robot, RobotError
 from trudi.runtime.robots.injection import Fault
 from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event
-from trudi.runtime.verification import engines_in, flavour_of, open_engine
+from trudi.runtime.verification import NO_STUDENT_GOLDEN, STUDENT, engine_files, flavour_of, open_engine, student_golden
 
 ONNX_PROVIDERS: dict[str, Provider] = {"onnx": "cpu", "onnx-cuda": "cuda", "onnx-tensorrt": "tensorrt"}
 SPREAD_SEED = 0x7255
@@ -59,9 +59,10 @@ class Session:
             )
         self.choice = choose(bundle, cfg.engines)
         self.student: Engine | None = None
+        self._student_proof = ""
         try:
             if contract.student is not None:
-                self.student = _load_student(bundle)
+                self.student, self._student_proof = load_student(bundle)
             latents = spread_latents(bundle, self.choice.engine, cfg.spread_latents, file)
             engine = self.choice.engine
             if cfg.faults:
@@ -88,6 +89,10 @@ class Session:
         assert refused is None, refused
         self.configured_s = process_age_s()
         """Time from the start of the process until INACTIVE; s."""
+
+    def log_lines(self) -> list[str]:
+        """A sentence for each engine that was tried, and for the student."""
+        return self.choice.log_lines() + [self._student_proof] * (self.student is not None)
 
     def close(self) -> None:
         """Damps, ends the loop and closes the engines, unless a graph that never returns still computes in one."""
@@ -126,7 +131,7 @@ def loaders(bundle: Bundle) -> Mapping[str, Loader]:
         name: _onnx_loader(model, OnnxCfg(provider=provider, precision=contract.graph.precision))
         for name, provider in ONNX_PROVIDERS.items()
     }
-    for file in engines_in(bundle)[1:]:
+    for file in engine_files(bundle):
         known[flavour_of(file)] = _file_loader(bundle, file)
     return known
 
@@ -147,12 +152,21 @@ def spread_latents(bundle: Bundle, engine: Engine, count: int, file: SiteFile) -
     return (bundle.contract.sampler.latent_std * generator.standard_normal((count, engine.action_size))).astype(np.float32)
 
 
-def _load_student(bundle: Bundle) -> Engine:
-    student = bundle.contract.student
-    assert student is not None
-    engine = OnnxEngine(bundle.read(student.graph.file), OnnxCfg(precision=student.graph.precision))
-    engine.warm_up()
-    return engine
+def load_student(bundle: Bundle) -> tuple[Engine, str]:
+    """The engine of the bundle's student, warm, and a sentence of what it was proven on. EngineError where it is not right.
+
+    A bundle without golden cases of its student is an older one: it is taken, and the sentence says so.
+    """
+    golden, engine = student_golden(bundle), None
+    try:
+        engine = open_engine(bundle, STUDENT)
+        proof = NO_STUDENT_GOLDEN if golden is None else f"golden error {self_test(engine, golden):.3g}"
+        engine.warm_up()
+    except EngineError as error:
+        if engine is not None:
+            engine.close()
+        raise EngineError(f"the bundle's student may not be used: {error}") from None
+    return engine, f"student: {proof}"
 
 
 def _onnx_loader(model: bytes, cfg: OnnxCfg) -> Loader:

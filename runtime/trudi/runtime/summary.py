@@ -187,7 +187,7 @@ def facts(session: Session, course: Course, report: RobotReport | None, sending:
         "ended": course.ended,
         "interrupted": course.interrupted,
         "engine": asdict(session.choice.engine.info),
-        "engine_choice": session.choice.log_lines(),
+        "engine_choice": session.log_lines(),
         "configured_s": session.configured_s,
         "rate_hz": session.controller.cfg.rate_hz,
         "cycles": times.cycles,

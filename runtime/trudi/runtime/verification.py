@@ -1,4 +1,4 @@
-"""Whether a bundle's engines compute its policy: each in a process of its own, over every golden case."""
+"""Whether a bundle's engines compute its policy, and its student: each in a process of its own, over every golden case."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from trudi.runtime.bundle import Bundle
 from trudi.runtime.engines.base import Engine
 from trudi.runtime.engines.choose import Golden, compute
 from trudi.runtime.engines.files import read_engine_for
-from trudi.runtime.engines.onnx import OnnxEngine, import_onnxruntime
+from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine, import_onnxruntime
 from trudi.runtime.engines.tensorrt import MODULES, Flavour, TensorRTCfg, TensorRTEngine, import_flavour, inspect_plan
 from trudi.runtime.errors import EngineError
-from trudi.runtime.golden import GOLDEN, GoldenCases
+from trudi.runtime.golden import GOLDEN, STUDENT_GOLDEN, GoldenCases
 from trudi.runtime.metadata import CONTRACT_KEY
 from trudi.runtime.reading import parse_contract, parse_json
 
 ONNX: Final = "onnx"
+STUDENT: Final = "student"
+"""Of a bundle's engines the one that computes its student, with ONNX Runtime."""
 ENGINE_TIMEOUT_S: Final = 300.0
+NO_STUDENT_GOLDEN: Final = (
+    f"the bundle has no {STUDENT_GOLDEN}, so nothing shows that the student's graph is right; export again"
+)
 Verdict = Literal["ok", "failed", "not run"]
 
 
@@ -33,7 +38,7 @@ class EngineCheck:
     """What one engine showed."""
 
     engine: str
-    """`onnx`, or the name of an engine's file in the bundle."""
+    """`onnx`, the name of an engine's file in the bundle, or `student`."""
     verdict: Verdict
     detail: str
     """Why it failed, or what could not be checked here; empty otherwise."""
@@ -45,8 +50,13 @@ class EngineCheck:
 
 
 def engines_in(bundle: Bundle) -> list[str]:
-    """`onnx` and the engine files of a bundle."""
-    return [ONNX, *sorted(name for name in bundle.files if name.endswith(".engine"))]
+    """`onnx`, the engine files of a bundle, and `student` where it has one."""
+    return [ONNX, *engine_files(bundle), *([STUDENT] if bundle.contract.student is not None else [])]
+
+
+def engine_files(bundle: Bundle) -> list[str]:
+    """The compiled engines of a bundle's policy, by the names of their files."""
+    return sorted(name for name in bundle.files if name.endswith(".engine"))
 
 
 def verify_engines(path: Path, names: list[str]) -> list[EngineCheck]:
@@ -72,6 +82,8 @@ def check_engine(path: Path, name: str) -> EngineCheck:
     """Loads one engine of the bundle in `path` and recomputes the golden cases, in this process."""
     with Bundle.open(path) as bundle:
         contract = bundle.contract
+        if name == STUDENT:
+            return _check_student(bundle)
         golden = GoldenCases.from_bytes(bundle.read(GOLDEN), contract).for_engine(contract)
         try:
             with open_engine(bundle, name) as engine:
@@ -88,6 +100,8 @@ def open_engine(bundle: Bundle, name: str) -> Engine:
     model, precision = bundle.read(bundle.contract.graph.file), bundle.contract.graph.precision
     if name == ONNX:
         return OnnxEngine(model)
+    if name == STUDENT and (student := bundle.contract.student) is not None:
+        return OnnxEngine(bundle.read(student.graph.file), OnnxCfg(precision=student.graph.precision))
     if name not in bundle.files:
         raise EngineError(f"the bundle has no engine '{name}'; it has {', '.join(engines_in(bundle))}")
     bundle.path(str(Path(name).with_suffix(".json")))  # of a zip, the sidecar must lie beside the engine
@@ -101,6 +115,25 @@ def flavour_of(name: str) -> Flavour:
         if stem.startswith(f"{flavour}-"):
             return flavour
     raise EngineError(f"{name} is no engine of {', '.join(MODULES)}")
+
+
+def student_golden(bundle: Bundle) -> Golden | None:
+    """What the student of a bundle must reproduce; None where the bundle does not say, as older ones do not."""
+    student = bundle.contract.student
+    if student is None or STUDENT_GOLDEN not in bundle.files:
+        return None
+    return GoldenCases.of_student(bundle.read(STUDENT_GOLDEN), bundle.contract).for_engine(student)
+
+
+def _check_student(bundle: Bundle) -> EngineCheck:
+    golden = student_golden(bundle)
+    if golden is None:
+        return EngineCheck(STUDENT, "not run", NO_STUDENT_GOLDEN)
+    try:
+        with open_engine(bundle, STUDENT) as engine:
+            return _compare(STUDENT, engine, golden)
+    except EngineError as error:
+        return EngineCheck(STUDENT, "failed", str(error))
 
 
 def _compare(name: str, engine: Engine, golden: Golden) -> EngineCheck:

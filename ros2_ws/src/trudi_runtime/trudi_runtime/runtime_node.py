@@ -125,7 +125,7 @@ class RuntimeNode(LifecycleNode):
         self._settings = Settings.of(self)
         run = Run(self, self._settings, self._root, self._run_topics)
         self._run = run
-        for line in run.session.choice.log_lines():
+        for line in run.session.log_lines():
             self.get_logger().info(line)
         self.get_logger().info(f"{run.path.name} ({run.digest[:12]}) is configured for {run.robot.describe().name}")
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from trudi.runtime.bundle import Bundle
 from trudi.runtime.commands.common import EXIT_CHECK_FAILED, EXIT_OK, check_writable, reports_errors, write_json
 from trudi.runtime.engines.base import Engine
-from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.runtime.replay import Replay, replay
-from trudi.runtime.session import choose
+from trudi.runtime.session import choose, load_student
 
 
 @reports_errors("replay")
@@ -36,13 +35,12 @@ def main(argv: list[str]) -> int:
 @contextmanager
 def open_engines(bundle: Bundle, preference: Sequence[str] | None) -> Generator[tuple[Engine, Engine | None], None, None]:
     """The engine of the policy, by preference or ONNX, and that of the student, None where the bundle has none."""
-    student = bundle.contract.student
     with ExitStack() as stack:
         teacher = stack.enter_context(choose(bundle, tuple(preference or ("onnx",))).engine)
-        stand_in: Engine | None = None
-        if student is not None:
-            stand_in = stack.enter_context(OnnxEngine(bundle.read(student.graph.file), OnnxCfg()))
-        yield teacher, stand_in
+        student: Engine | None = None
+        if bundle.contract.student is not None:
+            student = stack.enter_context(load_student(bundle)[0])
+        yield teacher, student
 
 
 def page(result: Replay) -> str:

@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
         plan = Plan(args.seconds, commands, record, args.record is not None, faults)
         with make_robot(args, bundle.contract, faults) as robot, Session(bundle, robot, file, cfg) as session:
             check_recorder_fits(session, args.record_seconds)
-            for line in session.choice.log_lines():
+            for line in session.log_lines():
                 say(line)
             table = LiveTable(session, f"{args.bundle} on {robot.describe().name}")
             with Signals() as signals:  # until the result is written: no Ctrl-C loses it
