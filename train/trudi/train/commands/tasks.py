@@ -14,7 +14,7 @@ from rich.table import Table
 from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
 from trudi.train.commands.common import parse_arguments
 from trudi.train.config import preset_for
-from trudi.train.envs.registry import split_task
+from trudi.train.envs.registry import describe_task, task_names
 from trudi.train.errors import TrainError
 
 
@@ -32,10 +32,7 @@ class TasksArgs:
 def main(argv: list[str]) -> int:
     """Prints one row a task."""
     args = parse_arguments(TasksArgs, "trudi tasks", argv)
-    split_task("envpool:any")
-    from trudi.train.envs.envpool import describe_task, task_names
-
-    names = [name for name in task_names() if args.match.lower() in f"envpool:{name}".lower()]
+    names = [name for name in task_names() if args.match.lower() in name.lower()]
     if not names:
         raise TrainError(f"no task's name contains '{args.match}'")
     table = Table("task", "actor obs", "critic obs", "actions", "control period (s)", "episode (steps)", "preset")

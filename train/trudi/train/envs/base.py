@@ -61,6 +61,20 @@ class StepResult:
         return self.terminated | self.truncated
 
 
+@dataclass(frozen=True)
+class TaskInfo:
+    """What `trudi tasks` says of a task."""
+
+    task: str
+    actor: dict[str, int]
+    """Actor observation: key -> size, in the order they are concatenated."""
+    critic: dict[str, int]
+    """Critic observation: key -> size, in the order they are concatenated."""
+    action_size: int
+    control_period_s: float
+    max_episode_steps: int
+
+
 class VectorEnv(Protocol):
     """A vectorised simulator. Actions are in [-1, 1]; tensors live on `device`."""
 

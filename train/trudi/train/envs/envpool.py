@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trudi.train.devices import release_free_memory
-from trudi.train.envs.base import EpisodeTracker, Observation, StepResult
+from trudi.train.envs.base import EpisodeTracker, Observation, StepResult, TaskInfo
 from trudi.train.errors import TrainError, near_matches
 
 Array = NDArray[Any]
@@ -65,20 +64,6 @@ class _Pool(Protocol):
     def reset(self, env_id: Array | None = None) -> tuple[Observations, dict[str, Any]]: ...
     def step(self, action: Array) -> tuple[Observations, Array, Array, Array, dict[str, Any]]: ...
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True)
-class TaskInfo:
-    """What `trudi tasks` says of a task."""
-
-    task: str
-    actor: dict[str, int]
-    """Actor observation: key -> size, in the order they are concatenated."""
-    critic: dict[str, int]
-    """Critic observation: key -> size, in the order they are concatenated."""
-    action_size: int
-    control_period_s: float
-    max_episode_steps: int
 
 
 def task_names() -> list[str]:
