@@ -129,6 +129,7 @@ def test_a_path_ends_with_the_true_last_observation_and_stays_there():
     paths = follow(env, lambda observation: observation.actor + 1)
     expected = [[0, 0, 0], [1, 1, 1], [2, 2, 2], [2, 3, 3], [2, 3, 4]]
     assert paths.observations[..., 0].tolist() == expected
+    assert paths.actions[..., 0].tolist() == [[1, 1, 1], [2, 2, 2], [0, 3, 3], [0, 0, 4]]
     assert paths.returns.tolist() == [1 + 2, 1 + 2 + 3, 1 + 2 + 3 + 4]
     assert env.closed
 

@@ -133,8 +133,8 @@ def test_the_obstacle_is_solid_and_costs():
 def test_commands_are_limited_in_length_and_not_by_axis():
     control = reach_around.ReachAround().control(np.array([[1.0, 1.0], [0.6, 0.0], [0.0, -1.0], [0.0, 0.0]]))
     np.testing.assert_allclose(control, [[0.282843, 0.282843], [0.24, 0.0], [0.0, -0.4], [0.0, 0.0]], atol=1e-6)
-    paths = [play(make(1, scenes=np.zeros(1)), torch.full((5, 1, 2), size))[0] for size in (1.0, 5.0)]
-    assert torch.equal(*paths)  # first of all they are clipped to [-1, 1]
+    paths = [play(make(1, scenes=np.zeros(1)), torch.tensor([x, 1.0]).expand(5, 1, 2))[0] for x in (1.0, 5.0)]
+    assert torch.equal(*paths)  # first of all they are clipped to [-1, 1]: (5, 1) goes where (1, 1) does
 
 
 def test_both_ways_are_as_good_and_no_choice_is_bad():

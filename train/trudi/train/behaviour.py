@@ -83,6 +83,8 @@ class Paths:
 
     observations: Floats
     """What the actor saw, from the first observation to the terminal one, which stays (steps + 1, envs, size)."""
+    actions: Floats
+    """What it did there; nothing (0) after its end (steps, envs, actions)."""
     returns: Floats
     """Undiscounted (envs,)."""
 
@@ -98,8 +100,11 @@ def follow(env: VectorEnv, act: Act) -> Paths:
         running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
         returns = torch.zeros(env.num_envs, dtype=torch.float64, device=env.device)
         seen: list[Tensor] = [observation.actor]
+        actions: list[Tensor] = []
         while bool(running.any()):
-            step = env.step(act(observation))
+            actions.append(act(observation))
+            step = env.step(actions[-1])
+            actions[-1] = actions[-1] * running[:, None]
             returns += step.reward * running
             reached = step.observation.actor
             if bool(step.ended.any()):
@@ -111,4 +116,5 @@ def follow(env: VectorEnv, act: Act) -> Paths:
             observation = step.observation
     finally:
         env.close()
-    return Paths(torch.stack(seen).double().cpu().numpy(), returns.cpu().numpy())
+    observed, done = (torch.stack(each).double().cpu().numpy() for each in (seen, actions))
+    return Paths(observed, done, returns.cpu().numpy())

@@ -7,8 +7,8 @@ Seen from above, in the world's frame (metres, the obstacle's centre is the orig
 
 phi is drawn for each episode, and is all that differs between episodes: the context. Mirroring a path at the line from start
 to target gives a path with the same rewards, in every context, so neither way is better than the other by anything. That
-needs more than a symmetric scene: commands are limited in length and not by axis (a box would favour its corners), contact
-has no friction (MuJoCo's friction cones have corners too), and both slides have the same mass and servo.
+needs more than a symmetric scene: commands are limited in length and not by axis (a box would favour its corners), a contact
+pushes along the line between the centres alone (no friction), and both slides have the same mass and servo.
 
 Why the numbers are what they are:
 
