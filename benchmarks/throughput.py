@@ -72,7 +72,7 @@ def breakdown(learner: Learner) -> dict[str, float]:
 
     def actor() -> None:
         agent.critic.requires_grad_(False)
-        target = cfg.duals.entropy_per_action * agent.policy.action_size
+        target = cfg.duals.entropy_target(cfg.algo) * agent.policy.action_size
         with ThreadPoolExecutor(1) as workers:
             for index in indices:
                 part, draws = batch[index], draw(agent, len(index), cfg.trust_region, generator)

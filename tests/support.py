@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from trudi.train.agent import Agent, DualsCfg
+from trudi.train.agent import Agent, Algorithm, DualsCfg
 from trudi.train.critic import CriticCfg
 from trudi.train.envs.base import Observation
 from trudi.train.policy import Chain, DenoisingPolicy, PolicyCfg
@@ -53,12 +53,14 @@ def double_schedule(cfg: PolicyCfg) -> Tensor:
     return cosine_schedule(cfg.steps)
 
 
-def along(chain: Chain) -> tuple[Tensor, Tensor]:
-    """A chain's states and means as the trust region takes them (batch, K = 1, N, actions)."""
-    return chain.states[:-1].transpose(0, 1)[:, None], chain.means.transpose(0, 1)[:, None]
+def along(chain: Chain) -> list[Tensor]:
+    """A chain's states, means and deviations as the trust region takes them (batch, K = 1, N, actions)."""
+    return [tensor.transpose(0, 1)[:, None] for tensor in (chain.states[:-1], chain.means, chain.stds)]
 
 
-def small_agent(seed: int = 0, *, actor_size: int = 4, critic_size: int = 5, action_size: int = 2) -> Agent:
+def small_agent(
+    seed: int = 0, *, actor_size: int = 4, critic_size: int = 5, action_size: int = 2, algo: Algorithm = "trudi"
+) -> Agent:
     """A small agent whose policy is not the prior (the output layer has weights)."""
     torch.manual_seed(seed)
     agent = Agent(
@@ -68,6 +70,7 @@ def small_agent(seed: int = 0, *, actor_size: int = 4, critic_size: int = 5, act
         actor_size=actor_size,
         critic_size=critic_size,
         action_size=action_size,
+        algo=algo,
     )
     with torch.no_grad():
         for parameter in agent.policy.parameters():
@@ -81,7 +84,7 @@ def small_agent(seed: int = 0, *, actor_size: int = 4, critic_size: int = 5, act
 def small_batch(agent: Agent, count: int, seed: int = 0) -> Batch:
     """Samples acted by the agent's old policy, with random observations and targets."""
     generator = torch.Generator().manual_seed(seed)
-    kind = agent.policy.raw_friction.dtype
+    kind = next(agent.policy.parameters()).dtype
     actor = torch.randn(count, agent.policy.observation_size, generator=generator).to(kind)
     critic = torch.randn(count, agent.critic_norm.mean.shape[0], generator=generator).to(kind)
     with torch.no_grad():
@@ -91,6 +94,7 @@ def small_batch(agent: Agent, count: int, seed: int = 0) -> Batch:
         chain.action,
         chain.states[:-1].transpose(0, 1),
         chain.means.transpose(0, 1),
+        chain.stds.transpose(0, 1),
         torch.randn(count, generator=generator).to(kind),
         torch.randn(count, agent.critic.cfg.width, generator=generator).to(kind),
         torch.ones(count, dtype=kind),

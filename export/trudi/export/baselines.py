@@ -57,7 +57,7 @@ class Plain(nn.Module):
 def baseline_calls(run: Path, bundle: Bundle, threads: int) -> dict[str, Call]:
     """Eager PyTorch and the plain export of the run's policy, batch 1, zero noise."""
     trained = TrainedRun.open(run, str(bundle.contract.provenance.iteration))
-    return policy_calls(trained.agent.policy, trained.agent.actor_norm, threads)
+    return policy_calls(trained.agent.denoising, trained.agent.actor_norm, threads)
 
 
 def policy_calls(policy: DenoisingPolicy, norm: RunningNorm, threads: int) -> dict[str, Call]:

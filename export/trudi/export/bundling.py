@@ -122,7 +122,7 @@ def export_run(path: Path, out: Path, cfg: ExportCfg) -> Exported:
             f"{path} was never evaluated, so nobody knows what it would do: resume it with --evaluation.every above 0"
         )
     robot = choose_robot(cfg.robot, run)
-    policy = run.agent.policy
+    policy = run.agent.denoising
     sampler = choose_sampler(cfg, run)
     student = open_student(cfg.student, run) if cfg.student is not None else None
     if student is not None:
@@ -153,7 +153,7 @@ def export_run(path: Path, out: Path, cfg: ExportCfg) -> Exported:
 
 def choose_sampler(cfg: ExportCfg, run: TrainedRun) -> Sampler:
     """How the exported policy draws actions; ExportError where a student was not distilled for it."""
-    policy, path = run.agent.policy, run.folder.path
+    policy, path = run.agent.denoising, run.folder.path
     steps = policy.cfg.steps if cfg.steps is None else cfg.steps
     if run.folder.is_student:
         settings = read_settings(run.folder)
@@ -176,7 +176,7 @@ def choose_sampler(cfg: ExportCfg, run: TrainedRun) -> Sampler:
 
 def choose_robot(name: str | None, run: TrainedRun) -> RobotFile:
     """The robot file asked for, the task's own, or a plain one that names nothing; checked against the policy."""
-    task, policy = run.cfg.task, run.agent.policy
+    task, policy = run.cfg.task, run.agent.denoising
     if name is not None:
         robot = load_robot_file(name)
     else:

@@ -35,7 +35,7 @@ RANGE_SIGMAS = 6.0
 
 def check_fits(robot: RobotFile, run: TrainedRun, name: str) -> None:
     """ExportError where the robot file is for another observation, action or control period."""
-    policy = run.agent.policy
+    policy = run.agent.denoising
     n = sum(term.total_size for term in robot.observation)
     if n != policy.observation_size:
         parts = ", ".join(f"{term.name} {term.total_size}" for term in robot.observation)

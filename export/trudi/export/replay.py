@@ -29,7 +29,7 @@ def paired_returns(run: Path, bundle: Bundle, episodes: int, seed: int) -> tuple
             f"{run} is of {trained.cfg.task} with seed {trained.cfg.seed}"
         )
     sampler = contract.sampler
-    reference = Reference(trained.agent.policy, trained.agent.actor_norm, sampler.steps)
+    reference = Reference(trained.agent.denoising, trained.agent.actor_norm, sampler.steps)
     by_torch = record_episodes(trained, reference, sampler, episodes, seed).result
     with OnnxEngine(bundle.read(contract.graph.file)) as engine:
         by_graph = run_graph(trained, engine, bundle, episodes, seed)

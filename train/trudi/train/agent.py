@@ -13,8 +13,13 @@ from torch import Tensor, nn
 from trudi.train.critic import Critic, CriticCfg
 from trudi.train.envs.base import Observation
 from trudi.train.errors import TrainError
+from trudi.train.gaussian import GaussianPolicy
 from trudi.train.normalizer import RunningNorm
-from trudi.train.policy import DenoisingPolicy, PolicyCfg
+from trudi.train.policy import DenoisingPolicy, Policy, PolicyCfg
+
+Algorithm = Literal["trudi", "reppo"]
+
+POLICIES: dict[Algorithm, type[Policy]] = {"trudi": DenoisingPolicy, "reppo": GaussianPolicy}
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,16 @@ class DualsCfg:
     """lambda at the start."""
     entropy_per_action: float = -4.0
     """Target of H = -mean(run_cost) per action dimension. It is on the bound's scale, not a Gaussian's."""
+    gaussian_entropy_per_action: float = -0.5
+    """The same for `--algo reppo`, where H is the entropy itself (arXiv 2507.11019)."""
 
     def __post_init__(self) -> None:
         if not self.alpha > 0.0 or not self.lam > 0.0:
             raise TrainError(f"duals.alpha is {self.alpha} and duals.lam {self.lam}; both must be positive")
+
+    def entropy_target(self, algo: Algorithm) -> float:
+        """Target of H per action dimension, in nats."""
+        return self.entropy_per_action if algo == "trudi" else self.gaussian_entropy_per_action
 
 
 class Duals(nn.Module):
@@ -93,14 +104,22 @@ class Agent(nn.Module):
         actor_size: int,
         critic_size: int,
         action_size: int,
+        algo: Algorithm = "trudi",
     ) -> None:
         super().__init__()
-        self.policy = DenoisingPolicy(policy, actor_size, action_size)
+        self.policy = POLICIES[algo](policy, actor_size, action_size)
         self.critic = Critic(critic, critic_size, action_size)
         self.duals = Duals(duals)
         self.actor_norm = RunningNorm(actor_size)
         self.critic_norm = RunningNorm(critic_size)
         self.old_policy = copy.deepcopy(self.policy).requires_grad_(False)
+
+    @property
+    def denoising(self) -> DenoisingPolicy:
+        """The policy of a TruDi run; TrainError where it is another kind of policy."""
+        if not isinstance(self.policy, DenoisingPolicy):
+            raise TrainError("this is a run of --algo reppo: its Gaussian policy has no denoising steps to export or distill")
+        return self.policy
 
     def sync_old_policy(self) -> None:
         """Freezes the present policy as the one that the trust region is measured from."""

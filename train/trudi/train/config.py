@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from trudi.runtime import yaml_file as runtime_yaml
 from trudi.runtime.errors import TrudiRuntimeError
-from trudi.train.agent import DualsCfg, OptimCfg
+from trudi.train.agent import Algorithm, DualsCfg, OptimCfg
 from trudi.train.critic import CriticCfg
 from trudi.train.errors import TrainError, near_matches
 from trudi.train.evaluation import EvalCfg
@@ -33,6 +33,8 @@ class TrainCfg:
 
     task: str
     """What to train on, `backend:name` (`trudi tasks` lists them)."""
+    algo: Algorithm = "trudi"
+    """`trudi`, or `reppo`: a tanh-Gaussian policy with its closed-form KL, and nothing else changed (arXiv 2507.11019)."""
     seed: int = 0
     """Seed of the networks, the noise and the simulator."""
     num_envs: int = 64

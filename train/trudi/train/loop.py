@@ -23,6 +23,7 @@ from trudi.train.envs.base import VectorEnv
 from trudi.train.envs.registry import make_env
 from trudi.train.errors import TrainError
 from trudi.train.evaluation import EvalResult, evaluate
+from trudi.train.policy import DenoisingPolicy
 from trudi.train.rollout import Collector, Rollout
 from trudi.train.runfolder import MetricsLog
 from trudi.train.update import NonFiniteError, require_finite, update
@@ -79,7 +80,7 @@ def make_agent(cfg: TrainCfg, env: VectorEnv) -> Agent:
     with torch.random.fork_rng():
         torch.manual_seed(cfg.seed)
         sizes = {"actor_size": env.actor_size, "critic_size": env.critic_size, "action_size": env.action_size}
-        return Agent(cfg.policy, cfg.critic, cfg.duals, **sizes).to(env.device)
+        return Agent(cfg.policy, cfg.critic, cfg.duals, algo=cfg.algo, **sizes).to(env.device)
 
 
 def simulator_seed(seed: int, iteration: int, attempt: int) -> int:
@@ -176,7 +177,7 @@ class Learner:
         collected = time.monotonic()
         batch = rollout.to_batch(agent, cfg.gamma, cfg.lam)
         require_finite({"return target": batch.target})
-        entropy_target = cfg.duals.entropy_per_action * agent.policy.action_size
+        entropy_target = cfg.duals.entropy_target(cfg.algo) * agent.policy.action_size
         metrics = update(
             agent, self.optimizers, batch, cfg.update, cfg.trust_region, entropy_target, self.generator, cfg.threads
         )
@@ -197,9 +198,10 @@ class Learner:
         metrics = {
             "rollout/reward_mean": float(rollout.reward.mean()),
             "rollout/log_prob": float(rollout.next_log_prob.mean()),
-            "policy/friction_mean": float(self.agent.policy.friction.detach().mean()),
-            "policy/step_std_mean": float(self.agent.policy.step_sizes().std.detach().mean()),
+            "policy/step_std_mean": float(rollout.stds.mean()),
         }
+        if isinstance(self.agent.policy, DenoisingPolicy):
+            metrics["policy/friction_mean"] = float(self.agent.policy.friction.detach().mean())
         if self.recent_returns:
             metrics["rollout/return_mean"] = sum(self.recent_returns) / len(self.recent_returns)
         return metrics

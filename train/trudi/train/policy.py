@@ -1,4 +1,4 @@
-"""The denoising policy: a fixed-step chain from Gaussian noise to an action.
+"""Policies as chains of Gaussian steps, and the denoising one: a fixed-step chain from Gaussian noise to an action.
 
 Time inside one action (not simulation time): step k = 0 .. N-1 turns x_k into x_{k+1}.
 
@@ -11,6 +11,7 @@ Sources: TruDi (arXiv 2606.15260) for the chain and its trajectory KL, DIME (arX
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,6 +55,8 @@ class PolicyCfg:
     """Floor under the learned friction; 0 leaves it free."""
     learn_dt: Literal["no", "shared", "per-step"] = "no"
     """Whether the time increment dt is learned, as one number or one per step (the authors' DMC runs)."""
+    min_std: float = 0.1
+    """`--algo reppo` alone, which of these takes width and layers: floor under the standard deviation before tanh."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "width", "frequencies", "time_width", "time_embedding"):
@@ -61,6 +64,8 @@ class PolicyCfg:
                 raise TrainError(f"policy.{name} is {getattr(self, name)}; it must be at least 1")
         if self.layers < 2:
             raise TrainError(f"policy.layers is {self.layers}; a score network has at least 2 (input and output)")
+        if self.min_std < 0.0:
+            raise TrainError(f"policy.min_std is {self.min_std}; it may not be negative")
         if not self.init_std > 0.0 or not self.friction > self.friction_min >= 0.0:
             raise TrainError("policy.init_std and policy.friction must be positive, and friction_min below friction")
 
@@ -86,6 +91,8 @@ class Chain:
     """x_0 .. x_N (N + 1, batch, actions)."""
     means: Tensor
     """mu_k(x_k, s), the mean of the step that left x_k (N, batch, actions)."""
+    stds: Tensor
+    """Standard deviation of that step (N, batch, actions)."""
     action: Tensor
     """tanh(x_N), in (-1, 1) (batch, actions)."""
     run_cost: Tensor
@@ -181,16 +188,51 @@ class ScoreNetwork(nn.Module):
         return self.out(h)
 
 
-class DenoisingPolicy(nn.Module):
-    """A diffusion policy pi(a | s) as a chain of N Gaussian steps. Observations are normalised ones."""
+class Policy(nn.Module, ABC):
+    """A policy pi(a | s) as a chain of N Gaussian steps, a = tanh(x_N). Observations are normalised ones.
 
-    schedule: Tensor
+    What training needs to know of a policy; its trust region and its loss ask for nothing else.
+    """
 
     def __init__(self, cfg: PolicyCfg, observation_size: int, action_size: int) -> None:
         super().__init__()
         self.cfg = cfg
         self.observation_size = observation_size
         self.action_size = action_size
+
+    @abstractmethod
+    def draw_latent(self, batch: int, generator: torch.Generator) -> Tensor:
+        """Prior samples x_0 (batch, actions), on the generator's device."""
+
+    @abstractmethod
+    def draw_noise(self, batch: int, generator: torch.Generator) -> Noise:
+        """Fresh noise for `batch` chains, on the generator's device."""
+
+    @abstractmethod
+    def sample(self, observation: Tensor, noise: Noise) -> Chain:
+        """The chain for each observation (batch, observations); gradients flow through all of it (pathwise)."""
+
+    @abstractmethod
+    def sample_ode(
+        self, observation: Tensor, latent: Tensor, steps: int | None = None, spacing: Spacing = "schedule"
+    ) -> tuple[Tensor, Tensor]:
+        """The deterministic policy from x_0 = latent: the action (batch, actions) and the states x_0 .. x_N."""
+
+    @abstractmethod
+    def kernels(self, observation: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        """The steps that leave given states x_0 .. x_{N-1} (N, batch, actions).
+
+        Their means (N, batch, actions), and standard deviations that broadcast with them.
+        """
+
+
+class DenoisingPolicy(Policy):
+    """A diffusion policy pi(a | s) as a chain of N Gaussian steps."""
+
+    schedule: Tensor
+
+    def __init__(self, cfg: PolicyCfg, observation_size: int, action_size: int) -> None:
+        super().__init__(cfg, observation_size, action_size)
         self.score = ScoreNetwork(cfg, observation_size, action_size)
         start = torch.full((action_size,), inverse_softplus(cfg.friction - cfg.friction_min))
         self.raw_friction = nn.Parameter(start, requires_grad=cfg.learn_friction)
@@ -248,6 +290,7 @@ class DenoisingPolicy(nn.Module):
         return Chain(
             states=states,
             means=means,
+            stds=sizes.std[:, None].expand_as(means),
             action=torch.tanh(states[-1]),
             run_cost=-(log_w + tanh_log_det(states[-1])),
             terminal=-0.5 * latent.square().sum(-1) - self.action_size * log_norm,
@@ -291,6 +334,9 @@ class DenoisingPolicy(nn.Module):
             return list(range(0, trained, joined)), eta.view(steps, joined, -1).sum(1)
         split = steps // trained
         return [k for k in range(trained) for _ in range(split)], eta.repeat_interleave(split, dim=0) / split
+
+    def kernels(self, observation: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+        return self.step_means(observation, states), self.step_sizes().std[:, None]
 
     def step_means(self, observation: Tensor, states: Tensor) -> Tensor:
         """mu_k at given states x_0 .. x_{N-1} (N, batch, actions), all steps in one pass of the network."""

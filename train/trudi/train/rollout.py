@@ -24,6 +24,8 @@ class Batch:
     """x_0 .. x_{N-1} of the chain that acted (samples, N, actions)."""
     means: Tensor
     """The acting policy's mu_k at those states (samples, N, actions)."""
+    stds: Tensor
+    """Standard deviations of its steps there (samples, N, actions)."""
     target: Tensor
     """Soft lambda-return (samples,)."""
     next_features: Tensor
@@ -40,6 +42,7 @@ class Batch:
             self.action[index],
             self.states[index],
             self.means[index],
+            self.stds[index],
             self.target[index],
             self.next_features[index],
             self.weight[index],
@@ -57,6 +60,8 @@ class Rollout:
     states: Tensor
     """(T, M, N, actions)."""
     means: Tensor
+    """(T, M, N, actions)."""
+    stds: Tensor
     """(T, M, N, actions)."""
     reward: Tensor
     terminated: Tensor
@@ -90,6 +95,7 @@ class Rollout:
             self.action.flatten(0, 1),
             self.states.flatten(0, 1),
             self.means.flatten(0, 1),
+            self.stds.flatten(0, 1),
             target.flatten(),
             features,
             self.known.flatten().to(target.dtype),
@@ -128,6 +134,7 @@ class Collector:
                 "action": chain.action,
                 "states": chain.states[:-1].transpose(0, 1),
                 "means": chain.means.transpose(0, 1),
+                "stds": chain.stds.transpose(0, 1),
                 "reward": step.reward,
                 "terminated": step.terminated,
                 "truncated": step.truncated,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from trudi.train.errors import TrainError
-from trudi.train.policy import Chain, DenoisingPolicy, Noise
+from trudi.train.policy import Chain, Noise, Policy
 
 KlForm = Literal["full", "simplified"]
 
@@ -51,43 +51,42 @@ def gaussian_kl(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor) ->
 def trajectory_kl(mean_p: Tensor, std_p: Tensor, mean_q: Tensor, std_q: Tensor, form: KlForm = "full") -> Tensor:
     """sum_k sum_i of the step KLs along chains of p (batch,).
 
-    Means are (N, batch, actions), standard deviations (N, actions). The simplified form is
+    Means are (N, batch, actions), and standard deviations broadcast with them. The simplified form is
     sum (mean_p - mean_q)^2 / (2 std_p^2).
     """
-    std_p, std_q = std_p[:, None], std_q[:, None]
     if form == "simplified":
         return ((mean_p - mean_q).square() / (2.0 * std_p.square())).sum((0, -1))
     return gaussian_kl(mean_p, std_p, mean_q, std_q).sum((0, -1))
 
 
 def forward_kl(
-    new: DenoisingPolicy, observation: Tensor, states: Tensor, old_means: Tensor, old_std: Tensor, form: KlForm
+    new: Policy, observation: Tensor, states: Tensor, old_means: Tensor, old_stds: Tensor, form: KlForm
 ) -> Tensor:
     """KL(old || new) along K chains per state rolled under the old policy, averaged (batch,); differentiable in `new`.
 
-    `observation` is (batch, observations), `states` x_0 .. x_{N-1} and `old_means` are (batch, K, N, actions), `old_std`
-    is (N, actions).
+    `observation` is (batch, observations), `states` x_0 .. x_{N-1} and `old_means` are (batch, K, N, actions); `old_stds`
+    broadcasts with them.
     """
     batch, chains = states.shape[:2]
-    flat_states, flat_means = (tensor.flatten(0, 1).transpose(0, 1) for tensor in (states, old_means))
+    along = (states, old_means, old_stds.expand_as(old_means))
+    flat_states, flat_means, flat_stds = (tensor.flatten(0, 1).transpose(0, 1) for tensor in along)
     repeated = observation if chains == 1 else observation.repeat_interleave(chains, dim=0)
-    new_means = new.step_means(repeated, flat_states)
-    kl = trajectory_kl(flat_means, old_std, new_means, new.step_sizes().std, form)
+    kl = trajectory_kl(flat_means, flat_stds, *new.kernels(repeated, flat_states), form)
     return kl.view(batch, chains).mean(1)
 
 
 @torch.no_grad()
-def fresh_chains(old: DenoisingPolicy, observation: Tensor, noise: Noise, chains_per_state: int) -> tuple[Tensor, Tensor]:
-    """States x_0 .. x_{N-1} and means of K new chains of the old policy for every state (batch, K, N, actions) each.
+def fresh_chains(old: Policy, observation: Tensor, noise: Noise, chains_per_state: int) -> tuple[Tensor, Tensor, Tensor]:
+    """K new chains of the old policy for every state: x_0 .. x_{N-1}, means and deviations, each (batch, K, N, actions).
 
     `noise` is for batch * K chains, the K of one state side by side.
     """
     chain = old.sample(observation.repeat_interleave(chains_per_state, dim=0), noise)
     shape = (len(observation), chains_per_state, *chain.means.transpose(0, 1).shape[1:])
-    return chain.states[:-1].transpose(0, 1).reshape(shape), chain.means.transpose(0, 1).reshape(shape)
+    states, means, stds = (tensor.transpose(0, 1).reshape(shape) for tensor in (chain.states[:-1], chain.means, chain.stds))
+    return states, means, stds
 
 
-def reverse_kl(old: DenoisingPolicy, new: DenoisingPolicy, observation: Tensor, chain: Chain, form: KlForm) -> Tensor:
+def reverse_kl(old: Policy, observation: Tensor, chain: Chain, form: KlForm) -> Tensor:
     """KL(new || old) along a chain of the new policy (batch,), pathwise: the states carry gradients too."""
-    old_means = old.step_means(observation, chain.states[:-1])
-    return trajectory_kl(chain.means, new.step_sizes().std, old_means, old.step_sizes().std.detach(), form)
+    return trajectory_kl(chain.means, chain.stds, *old.kernels(observation, chain.states[:-1]), form)

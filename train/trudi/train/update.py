@@ -227,14 +227,13 @@ def actor_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region
 def forward_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region: TrustRegionCfg) -> ActorTerms:
     """The switch with KL(old || new), on chains of the old policy; the KL is differentiated only where it binds."""
     policy = agent.policy
-    old_std = agent.old_policy.step_sizes().std
-    states, means = batch.states[:, None], batch.means[:, None]
+    states, means, stds = batch.states[:, None], batch.means[:, None], batch.stds[:, None]
     if draws.old is not None:
-        states, means = fresh_chains(agent.old_policy, batch.observation.actor, draws.old, draws.chains)
+        states, means, stds = fresh_chains(agent.old_policy, batch.observation.actor, draws.old, draws.chains)
 
     def kl_of(rows: Tensor | slice) -> Tensor:
         seen = batch.observation.actor[rows]
-        return forward_kl(policy, seen, states[rows], means[rows], old_std, region.kl)
+        return forward_kl(policy, seen, states[rows], means[rows], stds[rows], region.kl)
 
     with torch.no_grad():
         kl = kl_of(slice(None))
@@ -252,7 +251,7 @@ def reverse_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, regi
     """The switch with KL(new || old), along the chain that also gives the action."""
     observation = batch.observation
     chain = agent.policy.sample(observation.actor, draws.own)
-    kl = reverse_kl(agent.old_policy, agent.policy, observation.actor, chain, region.kl)
+    kl = reverse_kl(agent.old_policy, observation.actor, chain, region.kl)
     objective = agent.duals.alpha.detach() * chain.log_prob - critic(observation.critic, chain.action)
     loss = torch.where(kl < region.bound, objective, agent.duals.lam.detach() * kl)
     return ActorTerms(loss.sum(), kl.detach(), chain.run_cost.detach())

@@ -104,7 +104,7 @@ def plain(result: EvalResult) -> dict[str, Any]:
 
 def measure(agent: Agent, task: str, sampler: Sampler, cfg: GateCfg) -> EvalResult:
     """The gate's episodes with one agent, on the device it is on; the seeds decide starts and latents."""
-    device = agent.policy.raw_friction.device
+    device = agent.actor_norm.mean.device
     env = make_env(task, cfg.gate_episodes, cfg.gate_seed, device=device, stagger=False)
     generator = torch.Generator(device=device).manual_seed(cfg.gate_seed)
     return run_episodes(env, make_act(agent, sampler, 1, generator))

@@ -36,15 +36,15 @@ class Distiller(Learner):
         agent, teacher = super().new_agent(), self.teacher.to(self.device)
         for part in ("critic", "duals", "actor_norm", "critic_norm"):
             agent.get_submodule(part).load_state_dict(teacher.get_submodule(part).state_dict())
-        warm_start(agent.policy, teacher.policy)
-        freeze_steps(agent.policy)
+        warm_start(agent.denoising, teacher.denoising)
+        freeze_steps(agent.denoising)
         agent.critic.requires_grad_(False)
         agent.sync_old_policy()
-        self.matcher = ScoreMatcher(teacher.policy, self.cfg.optim) if self.settings.method == "score" else None
+        self.matcher = ScoreMatcher(teacher.denoising, self.cfg.optim) if self.settings.method == "score" else None
         return agent
 
     def start_collecting(self) -> None:
-        self.labeller = Labeller(self.env, self.agent, self.teacher.policy, self.settings.latent, self.generator)
+        self.labeller = Labeller(self.env, self.agent, self.teacher.denoising, self.settings.latent, self.generator)
 
     def capture(self) -> state.TensorDict:
         tensors = super().capture() | self.memory.tensors()
@@ -123,9 +123,9 @@ class Distiller(Learner):
         """The losses whose gradient is the score difference; until the student drives alone, those of the regression."""
         seen = part.observation.actor
         for _ in range(self.settings.auxiliary_steps if self.is_matching else 1):
-            states = noised(self.teacher.policy, own.detach(), self.generator)
+            states = noised(self.teacher.denoising, own.detach(), self.generator)
             matcher.learn(seen, states)
         if not self.is_matching:
             return losses
-        states = noised(self.teacher.policy, own.detach(), self.generator)
+        states = noised(self.teacher.denoising, own.detach(), self.generator)
         return (matcher.direction(seen, states) * own).mean(-1)

@@ -193,6 +193,8 @@ def open_teacher(path: Path, which: str) -> TrainedRun:
             f"{path} is a student itself ({settings.steps} step(s), by {settings.method}): distill its teacher, "
             f"a copy of which is {path / TEACHER}"
         )
+    if folder.config().algo != "trudi":
+        raise TrainError(f"{path} is a run of --algo {folder.config().algo}, whose policy has one step: nothing to distill")
     if which == checkpoint.BEST and not (folder.checkpoints / checkpoint.BEST).exists():
         raise TrainError(
             f"{path} has no best checkpoint: it was not evaluated yet. Resume it with --evaluation.every above 0, "
