@@ -1,5 +1,6 @@
 """The Gaussian policy of `--algo reppo`."""
 
+import json
 import math
 from dataclasses import replace
 
@@ -7,12 +8,14 @@ import pytest
 import torch
 from support import along, small_agent, small_batch
 
+from trudi import cli
 from trudi.train.config import TrainCfg
 from trudi.train.envs.base import Observation
 from trudi.train.errors import TrainError
 from trudi.train.gaussian import GaussianPolicy
 from trudi.train.loop import Learner
 from trudi.train.policy import Noise, PolicyCfg
+from trudi.train.runfolder import RunFolder
 from trudi.train.trust_region import TrustRegionCfg, forward_kl, reverse_kl
 from trudi.train.update import actor_terms, draw
 
@@ -154,3 +157,31 @@ def test_observation_reaches_mean_and_spread():
     mean, std = agent.policy.gaussian(Observation(torch.eye(4), torch.eye(4)).actor)
     assert len({tuple(row) for row in mean.detach().tolist()}) == len({tuple(row) for row in std.detach().tolist()}) == 4
     assert bool((std > agent.policy.cfg.min_std).all())
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A short real training."""
+    out = tmp_path_factory.mktemp("reppo") / "run"
+    argv = ["train", "envpool:CartpoleSwingup-v1", "--algo", "reppo", "--num-envs", "16", "--rollout-steps", "16"]
+    argv += ["--policy.width", "16", "--critic.width", "16", "--max-iterations", "2", "--evaluation.episodes", "2"]
+    assert cli.main([*argv, "--out", str(out)]) == 0
+    return out
+
+
+def test_a_run_is_evaluated_and_resumed_as_any_other(run, tmp_path, capsys):
+    assert cli.main(["eval", str(run), "--episodes", "2", "--json", str(tmp_path / "eval.json")]) == 0
+    assert json.loads((tmp_path / "eval.json").read_text())["returns"]
+    assert cli.main(["train", "--resume", str(run), "--max-iterations", "3"]) == 0
+    assert RunFolder.open(run).config().algo == "reppo"
+    capsys.readouterr()
+    assert cli.main(["train", "--resume", str(run), "--algo", "trudi"]) == 2
+    assert "a resumed run keeps its algo (reppo, not trudi)" in capsys.readouterr().err
+
+
+def test_what_needs_denoising_steps_says_so(run, tmp_path, capsys):
+    assert cli.main(["distill", str(run), "--out", str(tmp_path / "student")]) == 2
+    assert "is a run of --algo reppo, whose policy has one step: nothing to distill" in capsys.readouterr().err
+    assert cli.main(["export", str(run), "--out", str(tmp_path / "bundle")]) == 2
+    assert "its Gaussian policy has no denoising steps to export or distill" in capsys.readouterr().err
+    assert not (tmp_path / "student").exists() and not (tmp_path / "bundle").exists()
