@@ -61,7 +61,7 @@ def student_sampler(student: TrainedRun, teacher: Sampler) -> Sampler:
             f"{student.folder.path} was distilled from the zero latent, --noise is {teacher.noise}: "
             "use --noise zero, or distill with --latent seeded"
         )
-    return teacher.model_copy(update={"network": "student", "steps": student.agent.policy.cfg.steps})
+    return teacher.model_copy(update={"network": "student", "steps": student.agent.denoising.cfg.steps})
 
 
 def stand_in(
@@ -72,7 +72,7 @@ def stand_in(
     `sampler` and `recording` are the teacher's. EngineError where the graph does not compute the student.
     """
     own = student_sampler(student, sampler)
-    policy = student.agent.policy
+    policy = student.agent.denoising
     reference = Reference(policy, student.agent.actor_norm, own.steps)
     view = export_view(policy, student.agent.actor_norm, own.steps)
     latent = None if own.needs_latent else fixed_latent(own, policy.action_size)
