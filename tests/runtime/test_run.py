@@ -222,7 +222,7 @@ def test_the_page_shows_the_table_of_the_code():
 
 def test_the_loop_reads_the_monotonic_clock_alone():
     """In everything that runs in the loop; the recorder's date of a file is not in it."""
-    names = "loop controller inference realtime watches supervisor terms actions history conduct signals aside"
+    names = "loop controller inference shadow realtime watches supervisor terms actions history conduct signals aside"
     for name in names.split():
         text = (ROOT / "runtime/trudi/runtime" / f"{name}.py").read_text()
         assert not re.search(r"time\.time|CLOCK_REALTIME|datetime|perf_counter", text), name

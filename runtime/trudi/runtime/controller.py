@@ -48,7 +48,7 @@ class Outcome(IntEnum):
     TEACHER = 2
     """The policy's own action is there."""
     STUDENT = 3
-    """The policy missed its deadline, the student's action is there instead."""
+    """The student's action is there: it is the policy that is sent, or that one missed its deadline."""
     LATE = 4
     """The deadline has passed without an action: the last target is held."""
     FAILED = 5
@@ -232,6 +232,10 @@ class Controller:
     def command_times_ns(self) -> list[int | None]:
         """When each was given; None before the first."""
         return self._command_ns
+
+    def unscaled(self, output: NDArray[np.float32], out: NDArray[np.float64]) -> None:
+        """Writes the action before scale and offset (m,) that a graph's output (1, m) stands for."""
+        self._map.unscaled(output, out)
 
     def rest(self) -> JointCommand:
         """The command to damp, whatever else is broken."""

@@ -30,7 +30,9 @@ Infer = Callable[[Float32, "Float32 | None"], Float32]
 class InferenceThread:
     """Computes one action at a time; the caller submits, then waits as long as it likes."""
 
-    def __init__(self, engine: Engine, realtime: RealtimeCfg, spread_latents: Float32 | None = None) -> None:
+    def __init__(
+        self, engine: Engine, realtime: RealtimeCfg, spread_latents: Float32 | None = None, name: str = "trudi-inference"
+    ) -> None:
         self._infer: Infer = engine.infer
         self._observation = np.zeros((1, engine.observation_size), np.float32)
         self._latent = np.zeros((1, engine.action_size), np.float32) if engine.takes_latent else None
@@ -52,7 +54,7 @@ class InferenceThread:
         self._go, self._done = os.eventfd(0), os.eventfd(0)
         if self._done >= FD_SETSIZE:
             raise EngineError(f"more than {FD_SETSIZE} files are open in this process: make the session before opening them")
-        self._thread = threading.Thread(target=self._run, name="trudi-inference", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def submit(self, observation: Float32, latent: Float32 | None) -> None:

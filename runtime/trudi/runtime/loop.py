@@ -1,6 +1,7 @@
 """The control loop: wakes at absolute deadlines, reads, decides, commands, and times itself while doing so.
 
     sleep until the slot | read states | commands, requests | begin | the graph, in a control step | finish | write | record
+    | the shadow is started, or what it made taken
 
 The thread waits for nothing but its deadline (and within a tenth of a period of it, where the robot tells of arrivals, for a
 fresh state: `pace`) and, up to a deadline of its own, the graph. It writes to no disk and prints
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import collections
 import math
+import os
 import threading
 import time
 import traceback
@@ -32,6 +34,7 @@ from trudi.runtime.realtime import RealtimeCfg, Sleeper, enter_realtime, monoton
 from trudi.runtime.recorder import FlightRecorder
 from trudi.runtime.robots.base import Robot, RobotError, StateRejected
 from trudi.runtime.robots.base import SupervisorState as State
+from trudi.runtime.shadow import READY_BY, Shadow
 from trudi.runtime.supervisor import Event, FaultCode, Motors, Violation
 
 STAGES: Final = ("wake_up", "observe", "infer", "act", "publish")
@@ -119,7 +122,7 @@ class Times:
         self.late = 0
         """Control steps whose action came too late."""
         self.students = 0
-        """Control steps for which the student stood in."""
+        """Control steps whose action was the student's."""
         self.steps = 0
         """Control steps."""
         self.stale = 0
@@ -139,8 +142,16 @@ class ControlLoop:
         student: Engine | None = None,
         recorder: FlightRecorder | None = None,
         spread_latents: NDArray[np.float32] | None = None,
+        sends_student: bool = False,
+        shadow: Shadow | None = None,
     ) -> None:
+        """`student` stands in where `engine` is late; `sends_student` says that `engine` is the student itself.
+
+        `shadow` is the other policy of a bundle, riding along.
+        """
         self.controller, self.times = controller, Times()
+        self._own = Outcome.STUDENT if sends_student else Outcome.TEACHER
+        self._shadow, self._step_ns, self._shadow_period_ns = shadow, 0, 0
         self._robot, self._student, self._cfg, self._recorder = robot, student, cfg, recorder
         self._inference = InferenceThread(engine, cfg.realtime, spread_latents)
         self._requests: collections.deque[Request] = collections.deque()
@@ -164,7 +175,9 @@ class ControlLoop:
     def start(self) -> None:
         """Starts the thread: from now on states are read; commands are sent once the supervisor is activated."""
         if self._recorder is not None:
-            self._recorder.begin(self.controller)
+            self._recorder.begin(self.controller, shadow=self._shadow is not None)
+            if self._shadow is not None:
+                self._shadow.record(self._recorder)
         self._thread = threading.Thread(target=self._run, name="trudi-control", daemon=True)
         self._thread.start()
 
@@ -173,7 +186,8 @@ class ControlLoop:
         self._stopping = True
         if self._thread is not None:
             self._thread.join(timeout_s)
-        return self._inference.close() and not self.running
+        rides = self._shadow is None or self.running or self._shadow.close()
+        return self._inference.close() and rides and not self.running
 
     @property
     def realtime(self) -> bool:
@@ -219,6 +233,7 @@ class ControlLoop:
     def _run(self) -> None:
         try:
             self.notes += enter_realtime(self._cfg.realtime)
+            self._shadow_period_ns = self._choose_shadow_period()
             np.seterr(all="ignore")  # The watches look for what is no number; a warning would be printed from this thread.
             self._keep_time()
         except Exception:
@@ -313,6 +328,36 @@ class ControlLoop:
             recorder.tick(controller, now_ns, slot, missed, request, wanted, outcome, output, spread, stages)
         if self.on_tick is not None:
             self.on_tick(Tick(now_ns, slot, missed, request, stopped, wanted, outcome, spread))
+        if self._shadow is not None and not self._shadow.broken:
+            self._follow(self._shadow, wanted, outcome, deadline_ns)
+
+    def _follow(self, shadow: Shadow, wanted: bool, outcome: Outcome, deadline_ns: int) -> None:
+        """The other policy, once the command is out. Whatever goes wrong with it is no fault of the flight."""
+        controller = self.controller
+        try:
+            shadow.collect()
+            if wanted:
+                shadow.begin()
+                self._step_ns = deadline_ns
+            if outcome in (Outcome.NONE, Outcome.PENDING):
+                return
+            if outcome is not self._own or self._output is None or controller.supervisor.state is not State.ACTIVE:
+                shadow.leave_out()
+                return
+            start_ns = self._step_ns if self._shadow_period_ns > controller.period_ns else deadline_ns
+            until_ns = start_ns + round(READY_BY * self._shadow_period_ns)
+            shadow.submit(controller.observer.observation, controller.latent, self._output, until_ns)
+        except Exception:
+            shadow.give_up(traceback.format_exc())
+
+    def _choose_shadow_period(self) -> int:
+        """The period that a shadow must fit in; ns.
+
+        That of the control step where the scheduler takes the core from it for every tick; otherwise that of the command.
+        """
+        period_ns, shadow = self.controller.period_ns, self._shadow
+        preempted = shadow is not None and shadow.preempted and os.sched_getscheduler(0) == os.SCHED_FIFO
+        return self.controller.decimation * period_ns if preempted else period_ns
 
     def _read(self) -> None:
         controller, robot, recorder = self.controller, self._robot, self._recorder
@@ -365,7 +410,8 @@ class ControlLoop:
             if inference.finished_ns > self._due_ns:
                 return self._late()
             self._output = inference.action
-            return Outcome.FAILED if inference.failed else Outcome.TEACHER
+            self.times.students += self._own is Outcome.STUDENT and not inference.failed
+            return Outcome.FAILED if inference.failed else self._own
         over = monotonic_ns() >= self._due_ns or controller.last_slot
         return self._late() if over else Outcome.PENDING
 

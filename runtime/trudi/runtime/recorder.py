@@ -29,7 +29,7 @@ from trudi.runtime.flight.ring import RowRing
 from trudi.runtime.robots.base import RobotState
 from trudi.runtime.supervisor import Event, FaultCode
 
-TICKS, STATES = "ticks", "states"
+TICKS, STATES, SHADOW = "ticks", "states", "shadow"
 ABOUT: Final = "trudi"
 KEYFRAME: Final = "keyframe_{:012d}.npz"
 NO_EVENT, NO_FAULT, NEVER = -1, -1, -1
@@ -92,25 +92,36 @@ def state_dtype(value_count: int) -> np.dtype[Any]:
     return np.dtype([*fields, ("values", "f8", (value_count,))])
 
 
+def shadow_dtype(controller: Controller) -> np.dtype[Any]:
+    """The row of a control step of the shadow: `tick` and `now_ns` are those of the tick that sent the other action."""
+    m = controller.contract.action.size
+    fields = [("tick", "i8"), ("now_ns", "i8"), ("outcome", "i4"), ("output", "f4", (m,)), ("difference", "f8", (m,))]
+    return np.dtype([*fields, ("latency_ns", "i8")])
+
+
 class FlightRecorder:
     """Keeps rows; one loop writes, and `save` may be called from any other thread while it does."""
 
     def __init__(self, cfg: RecorderCfg, about: dict[str, str], stages: int) -> None:
         self._cfg, self._about, self._stage_count = cfg, about, stages
-        self._tick = 0
+        self._tick = self._now_ns = 0
+        self._shadow: RowRing | None = None
         self._failure = NO_FAULT
         self._keyframe_ns = 0
         self._keyframes: collections.deque[tuple[int, dict[str, NDArray[Any]]]] = collections.deque(
             maxlen=max(2, math.ceil(cfg.seconds / cfg.keyframe_s) + 1)
         )
 
-    def begin(self, controller: Controller) -> None:
-        """Makes the rings for this controller, every page of them."""
+    def begin(self, controller: Controller, shadow: bool = False) -> None:
+        """Makes the rings for this controller, every page of them; one of a shadow's rows where there is one."""
         robot, cfg = controller.robot, self._cfg
         self._ticks = RowRing(tick_dtype(controller, self._stage_count), round(cfg.seconds * controller.cfg.rate_hz) + 2)
         rate = STATE_RATE_MARGIN / robot.state_period_s
         self._states = RowRing(state_dtype(robot.value_count), round(cfg.seconds * rate) + 16)
         self._t, self._s = self._ticks.columns, self._states.columns
+        if shadow:
+            steps = round(cfg.seconds / controller.contract.control_period_s) + 2
+            self._shadow = RowRing(shadow_dtype(controller), steps)
         self._about = {
             **self._about,
             **describe(controller),
@@ -168,7 +179,7 @@ class FlightRecorder:
         if "given" in t:
             self._given(controller, i)
         self._ticks.commit()
-        self._tick += 1
+        self._tick, self._now_ns = self._tick + 1, now_ns
         due = now_ns - self._keyframe_ns >= self._cfg.keyframe_s * 1e9
         due = due or self._failure != NO_FAULT  # The tick that raised did more than any row says.
         self._failure = NO_FAULT
@@ -176,15 +187,40 @@ class FlightRecorder:
             self._keyframe_ns = now_ns
             self._keyframes.append((self._tick, controller.memory()))
 
+    def shadow(self, outcome: int) -> int:
+        """What became of the shadow in the control step that ended in the tick recorded last; a number for its result."""
+        ring = self._shadow
+        if ring is None:
+            return 0
+        i, s = ring.claim(), ring.columns
+        s["tick"][i], s["now_ns"][i], s["outcome"][i] = self._tick - 1, self._now_ns, outcome
+        s["output"][i], s["difference"][i], s["latency_ns"][i] = math.nan, math.nan, 0
+        ring.commit()
+        return ring.total
+
+    def shadow_result(
+        self, row: int, outcome: int, output: NDArray[np.float32], difference: NDArray[np.float64], latency_ns: int
+    ) -> None:
+        """The result that comes later: output (1, m), its difference (m,) from what was sent, and how long it took."""
+        ring = self._shadow
+        if ring is None or ring.total - row >= len(ring.array):
+            return  # its row was overwritten meanwhile
+        i, s = (row - 1) % len(ring.array), ring.columns
+        s["output"][i], s["difference"][i], s["latency_ns"][i] = output[0], difference, latency_ns
+        s["outcome"][i] = outcome
+
     def save(self, path: Path, event: str) -> Path:
         """Writes what is remembered to an MCAP file; `event` says why. RecordingError where that is not possible."""
         keyframes = list(self._keyframes)
         ticks = self._ticks.snapshot()
         states = self._states.snapshot()
+        channels = {TICKS: Channel(ticks, "now_ns"), STATES: Channel(states, "received_ns")}
+        if self._shadow is not None:
+            channels[SHADOW] = Channel(self._shadow.snapshot(), "now_ns")
         about = {**self._about, "event": event, "saved": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
         return write_recording(
             path,
-            {TICKS: Channel(ticks, "now_ns"), STATES: Channel(states, "received_ns")},
+            channels,
             {ABOUT: about},
             {KEYFRAME.format(tick): _npz(memory) for tick, memory in _useful(keyframes, ticks, states)},
         )

@@ -25,14 +25,17 @@ from trudi.runtime.recorder import (
     NO_EVENT,
     NO_FAULT,
     REJECTED,
+    SHADOW,
     STATES,
     TICKS,
     machine,
+    shadow_dtype,
     state_dtype,
     tick_dtype,
     version_of,
 )
 from trudi.runtime.robots.base import RobotDescription, RobotState
+from trudi.runtime.shadow import ShadowOutcome
 from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event, FaultCode, Violation
 
@@ -72,6 +75,8 @@ class Replay:
     """Fields of ticks that differ."""
     first: tuple[Difference, ...]
     """The first of them."""
+    shadows: int
+    """Control steps in which the policy that rode along was computed again."""
     fault: str
     """The fault that the flight ended with, computed again; empty where there was none."""
     note: str = ""
@@ -96,6 +101,7 @@ def replay(path: Path, bundle: Bundle, teacher: Engine, student: Engine | None) 
     latents = controller.latents = GivenLatents()
     player = Player(controller, teacher, student)
     flight = _Flight(player)
+    shadow = _Shadow(path, recording, {"teacher": teacher, "student": student}.get(about.get("shadow", "")), flight)
     place = int(np.searchsorted(states["tick"], start))
     rows = ticks[int(np.searchsorted(ticks["tick"], start)) :]
     if not len(rows):
@@ -108,6 +114,8 @@ def replay(path: Path, bundle: Bundle, teacher: Engine, student: Engine | None) 
         while end < len(states) and states["tick"][end] <= row["tick"]:
             end += 1
         flight.tick(row, states[place:end], compared=not resumed)
+        if not resumed:
+            shadow.tick(row)
         place = end
         if resumed:
             _restore(controller, path, recording, int(row["tick"]) + 1)
@@ -117,6 +125,7 @@ def replay(path: Path, bundle: Bundle, teacher: Engine, student: Engine | None) 
         steps=player.steps,
         seconds=float(rows["now_ns"][-1] - rows["now_ns"][0]) * 1e-9,
         skipped=len(ticks) - flight.ticks,
+        shadows=shadow.steps,
         differences=flight.comparison.differences,
         first=tuple(flight.comparison.first),
         fault="" if fault is None else str(fault),
@@ -183,6 +192,10 @@ class Player:
         controller.finish(now_ns, inputs.outcome, output if output is None or flown is None else flown, inputs.spread)
         return stepped, output
 
+    def ask(self, engine: Engine) -> NDArray[np.float32]:
+        """What an engine makes of the observation and latent of the control step begun last, (1, m)."""
+        return engine.infer(self._observation, self._latent if engine.takes_latent else None)
+
     def _compute(self, outcome: Outcome) -> NDArray[np.float32] | None:
         if outcome not in (Outcome.TEACHER, Outcome.STUDENT):
             return None
@@ -190,7 +203,7 @@ class Player:
         if engine is None:
             raise TrudiRuntimeError("the flight used the bundle's student, and this bundle has none")
         self.steps += 1
-        return engine.infer(self._observation, self._latent if engine.takes_latent else None)
+        return self.ask(engine)
 
 
 class Comparison:
@@ -223,7 +236,7 @@ class _Flight:
     """The rows of a flight recording, given to a player and compared."""
 
     def __init__(self, player: Player) -> None:
-        self._player = player
+        self.player = player
         self._state = RobotState.zeros(player.controller.robot)
         self.comparison = Comparison()
         self.ticks = 0
@@ -242,13 +255,13 @@ class _Flight:
             outcome=Outcome(int(row["outcome"])),
             spread=float(row["spread"]),
         )
-        stepped, output = self._player.tick(inputs, row["output"][None])
+        stepped, output = self.player.tick(inputs, row["output"][None])
         if compared:
             self.ticks += 1
             self._compare(row, stepped, output)
 
     def _receive(self, message: Any) -> None:
-        controller = self._player.controller
+        controller = self.player.controller
         if message["rejected"]:
             kind = "malformed" if message["rejected"] == REJECTED["malformed"] else "layout"
             controller.reject(kind, "a message that was no state")
@@ -262,14 +275,14 @@ class _Flight:
     def _given(self, row: Any) -> list[tuple[int | None, Sequence[float]]]:
         given: list[tuple[int | None, Sequence[float]]] = []
         start = 0
-        for index, values in enumerate(self._player.controller.commands):
+        for index, values in enumerate(self.player.controller.commands):
             at_ns, end = int(row["given_ns"][index]), start + len(values)
             given.append((None if at_ns == NEVER else at_ns, row["given"][start:end].tolist()))
             start = end
         return given
 
     def _compare(self, row: Any, stepped: bool, output: NDArray[np.float32] | None) -> None:
-        controller = self._player.controller
+        controller = self.player.controller
         supervisor = controller.supervisor
         computed: dict[str, Any] = {
             "stepped": stepped,
@@ -287,6 +300,37 @@ class _Flight:
                 continue  # left over from an earlier control step, perhaps of before the keyframe
             recorded = np.asarray(row[name])
             self.comparison.field(int(row["tick"]), name, recorded, np.asarray(computed[name]).astype(recorded.dtype))
+
+
+class _Shadow:
+    """The policy that rode along: its recorded actions, and their differences from what was sent, computed again."""
+
+    def __init__(self, path: Path, recording: Recording, engine: Engine | None, flight: _Flight) -> None:
+        self._engine, self._flight, self.steps = engine, flight, 0
+        self._rows: dict[int, Any] = {}
+        rows = recording.channels.get(SHADOW)
+        if rows is None:
+            return
+        if rows.dtype != shadow_dtype(flight.player.controller):
+            raise RecordingError(f"{path}: the rows of {SHADOW} are of another TruDi or another bundle")
+        self._rows = {int(row["tick"]): row for row in rows if row["outcome"] == ShadowOutcome.COMPARED}
+        if self._rows and engine is None:
+            raise RecordingError(f"{path} has the actions of a shadow, and does not say of which policy of this bundle")
+
+    def tick(self, row: Any) -> None:
+        """Of a tick that was computed again just now."""
+        recorded = self._rows.get(int(row["tick"]))
+        if recorded is None or self._engine is None:
+            return
+        self.steps += 1
+        controller, comparison = self._flight.player.controller, self._flight.comparison
+        output = self._flight.player.ask(self._engine)
+        away, sent = np.zeros(controller.contract.action.size), np.zeros(controller.contract.action.size)
+        controller.unscaled(output, away)
+        controller.unscaled(row["output"][None], sent)
+        away -= sent
+        comparison.field(int(row["tick"]), SHADOW, recorded["output"], output[0])
+        comparison.field(int(row["tick"]), f"{SHADOW}_difference", recorded["difference"], away)
 
 
 def rebuild_controller(about: Mapping[str, str], bundle: Bundle, source: str) -> Controller:

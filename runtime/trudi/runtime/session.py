@@ -22,6 +22,7 @@ from trudi.runtime.realtime import process_age_s
 from trudi.runtime.recorder import FlightRecorder, RecorderCfg
 from trudi.runtime.robots.base import Robot, RobotError
 from trudi.runtime.robots.injection import Fault
+from trudi.runtime.shadow import Network, Shadow, check_shadow, other
 from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event
 from trudi.runtime.verification import NO_STUDENT_GOLDEN, STUDENT, engine_files, flavour_of, open_engine, student_golden
@@ -42,6 +43,8 @@ class SessionCfg:
     """Engines by preference: the first that loads and passes the golden self-test is taken."""
     spread_latents: int = 0
     """Latents over which the spread of each action is measured; 0 measures none."""
+    shadow: Network | None = None
+    """The policy of a bundle that has two which is computed beside the other and compared, and not sent."""
     faults: tuple[Fault, ...] = ()
     """Faults of the runtime's own, for tests."""
 
@@ -52,6 +55,8 @@ class Session:
     def __init__(self, bundle: Bundle, robot: Robot, file: SiteFile, cfg: SessionCfg) -> None:
         """Configures; the supervisor is INACTIVE then. TrudiRuntimeError says what does not fit, before anything moves."""
         contract = bundle.contract
+        if cfg.shadow is not None:
+            check_shadow(contract)
         self.controller = Controller(contract, robot.describe(), file, cfg.controller)
         if contract.robot is not None and not any(joint.stiffness for joint in contract.robot.joints):
             raise RobotError(
@@ -59,30 +64,43 @@ class Session:
             )
         self.choice = choose(bundle, cfg.engines)
         self.student: Engine | None = None
+        self.shadow: Shadow | None = None
+        """The other policy, where it rides along."""
         self._student_proof = ""
+        self._rides: Engine | None = None
         try:
             if contract.student is not None:
                 self.student, self._student_proof = load_student(bundle)
-            latents = spread_latents(bundle, self.choice.engine, cfg.spread_latents, file)
-            engine = self.choice.engine
+            engine = self.student if cfg.shadow == "teacher" and self.student is not None else self.choice.engine
+            latents = spread_latents(bundle, engine, cfg.spread_latents, file)
+            if cfg.shadow is not None:
+                # Not the engine that stands in: the loop may need that while the shadow computes.
+                self._rides = load_student(bundle)[0] if cfg.shadow == "student" else self.choice.engine
+                self.shadow = Shadow(cfg.shadow, self._rides, self.controller, cfg.loop.realtime)
             if cfg.faults:
                 budget_s = cfg.loop.deadline * contract.control_period_s
                 engine = FaultyEngine(engine, cfg.faults, budget_s)
             self.recorder = None
             if cfg.recorder is not None:
                 self.recorder = FlightRecorder(
-                    cfg.recorder, {"bundle": bundle.digest, "engine": engine.info.described}, len(STAGES)
+                    cfg.recorder,
+                    {"bundle": bundle.digest, "engine": self.choice.engine.info.described, "shadow": cfg.shadow or ""},
+                    len(STAGES),
                 )
             self.loop = ControlLoop(
                 self.controller,
                 robot,
                 engine,
                 cfg.loop,
-                student=self.student,
+                student=None if cfg.shadow == "teacher" else self.student,
                 recorder=self.recorder,
                 spread_latents=latents,
+                sends_student=cfg.shadow == "teacher",
+                shadow=self.shadow,
             )
         except BaseException:
+            if self.shadow is not None:
+                self.shadow.close()
             self._close_engines()
             raise
         refused = self.controller.request(Event.CONFIGURE, 0)
@@ -91,8 +109,11 @@ class Session:
         """Time from the start of the process until INACTIVE; s."""
 
     def log_lines(self) -> list[str]:
-        """A sentence for each engine that was tried, and for the student."""
-        return self.choice.log_lines() + [self._student_proof] * (self.student is not None)
+        """A sentence for each engine that was tried, for the student, and for the shadow."""
+        lines = self.choice.log_lines() + [self._student_proof] * (self.student is not None)
+        if self.shadow is not None:
+            lines.append(f"shadow: the {self.shadow.network} rides along, the {other(self.shadow.network)} is sent")
+        return lines
 
     def close(self) -> None:
         """Damps, ends the loop and closes the engines, unless a graph that never returns still computes in one."""
@@ -101,8 +122,9 @@ class Session:
 
     def _close_engines(self) -> None:
         self.choice.engine.close()
-        if self.student is not None:
-            self.student.close()
+        for engine in (self.student, self._rides):
+            if engine is not None:
+                engine.close()
 
     def __enter__(self) -> Session:
         return self

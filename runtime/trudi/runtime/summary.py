@@ -15,6 +15,7 @@ from trudi.runtime.conduct import Course
 from trudi.runtime.loop import SPANS, STAGES
 from trudi.runtime.robots.base import RobotReport
 from trudi.runtime.session import Session
+from trudi.runtime.shadow import shadow_lines
 
 REFRESH_S: Final = 0.5
 EXPLAINED: Final = {
@@ -27,6 +28,7 @@ EXPLAINED: Final = {
     "tick": "deadline to command",
     "observation_to_command": "observation to its command",
     "state_to_command": "state's stamp to its command",
+    "shadow": "the shadow's graph, aside",
 }
 
 
@@ -110,8 +112,10 @@ def stage_table(session: Session) -> list[str]:
     """A line a stage: percentiles in milliseconds."""
     head = f"{'ms':<32} {'p50':>8} {'p99':>8} {'p99.9':>8} {'max':>8}"
     lines = [head]
-    for name in (*STAGES, *SPANS):
-        times = session.loop.times.histograms[name].summary()
+    stages = {name: session.loop.times.histograms[name].summary() for name in (*STAGES, *SPANS)}
+    if session.shadow is not None:
+        stages["shadow"] = session.shadow.summary().latency
+    for name, times in stages.items():
         if times.count:
             cells = " ".join(f"{value:>8.3f}" for value in (times.p50_ms, times.p99_ms, times.p999_ms, times.max_ms))
             lines.append(f"{EXPLAINED[name]:<32} {cells}")
@@ -134,6 +138,8 @@ def page(session: Session, course: Course, report: RobotReport | None, sending: 
     if worst:
         lines.append("worst   " + "; ".join(cycle.cause for cycle in worst[:3]))
     lines += tracking_lines(course)
+    if session.shadow is not None:
+        lines += shadow_lines(session.shadow.summary())
     if report is not None:
         lines += robot_lines(report)
     if any(sending.values()):
@@ -196,6 +202,7 @@ def facts(session: Session, course: Course, report: RobotReport | None, sending:
         "late": times.late,
         "stale": times.stale,
         "students": times.students,
+        "shadow": None if session.shadow is None else asdict(session.shadow.summary()),
         "out_of_range": session.controller.watches.out_of_range_total,
         "active_s": course.active_s,
         "stages": {name: asdict(one.summary()) for name, one in times.histograms.items() if one.count},

@@ -41,16 +41,19 @@ class Declared:
     def complaint(self, name: str, value: Any) -> str:
         """What is wrong with a value; empty where nothing is."""
         if self.choices and value not in self.choices:
-            return f"{name} is '{value}'; available: {', '.join(self.choices)}"
+            return f"{name} is '{value}'; available: {self._available()}"
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             low, high = -math.inf if self.low is None else self.low, math.inf if self.high is None else self.high
             if not low <= value <= high:
                 return f"{name} is {value:g}: must be from {low:g} to {high:g}"
         return ""
 
+    def _available(self) -> str:
+        return ", ".join(choice or "''" for choice in self.choices)
+
     def descriptor(self) -> ParameterDescriptor:
         """For `ros2 param describe` and graphical tools."""
-        text = self.text + (f" (available: {', '.join(self.choices)})" if self.choices else "")
+        text = self.text + (f" (available: {self._available()})" if self.choices else "")
         described = ParameterDescriptor(description=text, read_only=self.when == "start")
         if isinstance(self.default, float) and self.low is not None and self.high is not None:
             described.floating_point_range = [FloatingPointRange(from_value=float(self.low), to_value=float(self.high))]
@@ -72,6 +75,11 @@ PARAMETERS: Final[Mapping[str, Declared]] = {
     ),
     "between": Declared("hold", "Commands between two actions", choices=("hold", "linear")),
     "deadline": Declared(0.75, "Part of the control period that an action may take", low=0.01, high=1.0),
+    "shadow": Declared(
+        "",
+        "Policy of a bundle of both that is computed beside the other and compared, and not sent; empty: none",
+        choices=("", "student", "teacher"),
+    ),
     "fade_in_s": Declared(-1.0, "Time over which the policy is blended in; s. -1: the site file's", low=-1.0, high=60.0),
     "command_form": Declared("joint_state", "Form of the commands", choices=("joint_state", "ros2_control", "trajectory")),
     "command_reliability": Declared("auto", "Reliability of the commands", choices=("auto", "best_effort", "reliable")),

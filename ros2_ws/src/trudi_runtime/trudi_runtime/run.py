@@ -294,6 +294,7 @@ def session_cfg(settings: Settings, contract: Contract, realtime: RealtimeCfg) -
         loop=LoopCfg(deadline=settings["deadline"], realtime=realtime),
         recorder=RecorderCfg(seconds=settings["record_seconds"]) if settings["record_dir"] else None,
         engines=settings.strings("engines") or ("onnx",),
+        shadow=settings["shadow"] or None,
     )
 
 

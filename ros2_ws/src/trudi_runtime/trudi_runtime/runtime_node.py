@@ -38,7 +38,7 @@ from trudi.runtime.supervisor import Fault as LatchedFault
 from trudi_runtime.parameters import Settings, bundle_root, check, declare
 from trudi_runtime.run import MOVING, Run, RunTopics
 from trudi_runtime.spinning import Ending, run_node, spin_while
-from trudi_runtime.status import bundle_status, inputs_status, supervisor_status, timing_status
+from trudi_runtime.status import bundle_status, inputs_status, shadow_status, supervisor_status, timing_status
 
 WATCH_S = 0.05
 DIAGNOSTICS_S = 1.0
@@ -229,6 +229,8 @@ class RuntimeNode(LifecycleNode):
                 inputs_status(name, run.robot, run.links),
                 bundle_status(name, run.session, run.digest, str(run.path)),
             ]
+            if (shadow := run.session.shadow) is not None:
+                message.status.append(shadow_status(name, run.session, shadow))
         self._diagnostics.publish(message)
 
     def _state_name(self) -> str:

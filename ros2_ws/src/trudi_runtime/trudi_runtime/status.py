@@ -14,6 +14,7 @@ from trudi.runtime.loop import SPANS, STAGES
 from trudi.runtime.realtime import monotonic_ns
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.session import Session
+from trudi.runtime.shadow import Shadow, other
 from trudi_runtime.topics import RosRobot
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -133,6 +134,27 @@ def inputs_status(name: str, robot: RosRobot, links: Links) -> DiagnosticStatus:
     problems += [f"{topic}: {text}" for topic, text in list(links.incompatible.items())]
     status.values = key_values(values)
     status.level, status.message = (WARN, "; ".join(problems)) if problems else (OK, "all topics are heard")
+    return status
+
+
+def shadow_status(name: str, session: Session, shadow: Shadow) -> DiagnosticStatus:
+    """How far the actions of the policy that rides along are from those that are sent; a warning where it fails."""
+    status = DiagnosticStatus(name=f"{name}: shadow", hardware_id=session.controller.robot.name, level=OK)
+    found = shadow.summary()
+    values: dict[str, object] = {"shadow": found.shadow, "sent": other(found.shadow), "compared": found.compared}
+    values |= {f"left_out_{reason}": count for reason, count in found.left_out.items()}
+    values |= {"action_rms": found.action_rms, "action_p99": found.action_p99, "action_max": found.action_max}
+    values |= {f"evaluation_{key}": value for key, value in (found.evaluation or {}).items()}
+    for element, rms in found.rms_by_element.items():
+        values[f"{element}_rms"], values[f"{element}_max"] = rms, found.max_by_element[element]
+    latency = found.latency
+    for key, number in (("p50", latency.p50_ms), ("p99", latency.p99_ms), ("max", latency.max_ms)):
+        values[f"latency_{key}_ms"] = f"{number:.3f}"
+    status.message = f"{found.shadow}: {found.compared} steps compared, actions differ by {found.action_rms:.3g} (rms)"
+    if found.error:
+        values["error"] = found.error.strip().splitlines()[-1]
+        status.level, status.message = WARN, f"{status.message}; it failed: {values['error']}"
+    status.values = key_values(values)
     return status
 
 

@@ -47,6 +47,7 @@ def page(result: Replay) -> str:
     """What the replay showed."""
     lines = [
         f"replayed  {result.ticks} ticks, {result.steps} control steps, {result.seconds:.2f} s"
+        + (f", {result.shadows} actions of the shadow" if result.shadows else "")
         + (f" (from the first keyframe; {result.skipped} ticks lie before it)" if result.skipped else ""),
         f"fault     {result.fault or 'none'}",
     ]

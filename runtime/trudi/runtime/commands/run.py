@@ -17,7 +17,7 @@ from trudi.runtime.controller import ControllerCfg
 from trudi.runtime.errors import TrudiRuntimeError
 from trudi.runtime.loop import STAGES, LoopCfg
 from trudi.runtime.realtime import RealtimeCfg
-from trudi.runtime.recorder import STATE_RATE_MARGIN, RecorderCfg, state_dtype, tick_dtype
+from trudi.runtime.recorder import STATE_RATE_MARGIN, RecorderCfg, shadow_dtype, state_dtype, tick_dtype
 from trudi.runtime.robots.base import Robot, RobotError, RobotReport
 from trudi.runtime.robots.injection import Fault, read_schedule
 from trudi.runtime.robots.udp import UdpRobot
@@ -91,6 +91,11 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--spread-latents", type=int, default=0, help="latents over which to watch the spread of actions (default: 0)"
     )
+    parser.add_argument(
+        "--shadow",
+        choices=("student", "teacher"),
+        help="policy of a bundle of both that is computed beside the other and compared, and not sent (default: none)",
+    )
     parser.add_argument("--priority", type=int, default=60, help="real-time priority of the loop, 0 for none (default: 60)")
     parser.add_argument("--cpu", type=int, help="core the loop keeps to (default: any)")
     parser.add_argument("--no-lock-memory", action="store_true", help="do not lock the process's memory")
@@ -126,6 +131,7 @@ def session_cfg(args: argparse.Namespace, contract: Contract, faults: tuple[Faul
         recorder=RecorderCfg(seconds=args.record_seconds),
         engines=tuple(args.engine or ("onnx",)),
         spread_latents=args.spread_latents,
+        shadow=args.shadow,
         faults=faults,
     )
 
@@ -136,6 +142,8 @@ def check_recorder_fits(session: Session, seconds: float) -> None:
     state_rate_hz = STATE_RATE_MARGIN / robot.state_period_s
     bytes_a_second = tick_dtype(controller, len(STAGES)).itemsize * controller.cfg.rate_hz
     bytes_a_second += state_dtype(robot.value_count).itemsize * state_rate_hz
+    if session.shadow is not None:
+        bytes_a_second += shadow_dtype(controller).itemsize / controller.contract.control_period_s
     wanted_mib, longest_s = seconds * bytes_a_second / 2**20, MAX_RECORDER_MIB * 2**20 / bytes_a_second
     if wanted_mib > MAX_RECORDER_MIB:
         raise TrudiRuntimeError(
