@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -21,12 +21,12 @@ from trudi.runtime.engines.base import Engine
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.runtime.errors import EngineError, TrudiRuntimeError
 from trudi.runtime.golden import GOLDEN, GoldenCases
-from trudi.runtime.verification import ONNX, open_engine
+from trudi.runtime.verification import ONNX, STUDENT, open_engine
 
 
 @reports_errors("bench")
 def main(argv: list[str]) -> int:
-    """Warms up, then times every engine of a bundle in turns; with --run, the baselines and the floor as well."""
+    """Warms up, then times the engines of a bundle and its student in turns; with --run, the baselines and the floor too."""
     args = arguments(argv)
     if args.calls < 1 or args.threads < 0:
         raise TrudiRuntimeError(f"--calls {args.calls} and --threads {args.threads}: at least 1, and 0 (all cores) or more")
@@ -41,10 +41,13 @@ def main(argv: list[str]) -> int:
         floor_us = min((results[name].p50_us for name in floors), default=None)
         batch = 1 if bundle.contract.graph.batch == "any" else bundle.contract.graph.batch
         title = f"{bundle.contract.task.id}, batch {batch}, {args.threads} thread(s), {args.calls} calls each, {processor()}"
+        beside = student_ratio(results)
         print(f"{title}\n{table(results, floor_us)}")
+        if beside is not None:
+            print(f"the student takes 1/{1.0 / beside['ratio']:.1f} of the teacher's time (p50, both in ONNX Runtime)")
         for name, why in skipped.items():
             print(f"{name}: not run: {why}")
-        write_json(args.json, facts(results, floor_us, skipped, title))
+        write_json(args.json, facts(results, floor_us, skipped, title) | {"student": beside})
         if args.picture is not None:
             extension("baselines").draw(results, floor_us, title, args.picture)
     return EXIT_OK
@@ -77,7 +80,7 @@ def engine_calls(bundle: Bundle, names: list[str], threads: int, stack: ExitStac
             skipped[name] = str(error)
             continue
         stack.enter_context(engine)
-        calls[f"ours, {name}"] = cycle(engine, golden)
+        calls[label(name)] = cycle(engine, golden)
     if not calls:
         raise EngineError(
             "no engine of this bundle runs here: " + "; ".join(f"{name}: {why}" for name, why in skipped.items())
@@ -85,20 +88,37 @@ def engine_calls(bundle: Bundle, names: list[str], threads: int, stack: ExitStac
     return calls, skipped
 
 
+def label(name: str) -> str:
+    """What an engine of the bundle is called beside the baselines."""
+    return f"ours, {name}"
+
+
+def student_ratio(results: Mapping[str, Latency]) -> dict[str, float] | None:
+    """The student's median beside its teacher's in the same library; None where not both were timed."""
+    student, teacher = results.get(label(STUDENT)), results.get(label(ONNX))
+    if student is None or teacher is None:
+        return None
+    return {"p50_us": student.p50_us, "teacher_p50_us": teacher.p50_us, "ratio": student.p50_us / teacher.p50_us}
+
+
 def load(bundle: Bundle, name: str, threads: int) -> Engine:
     """An engine, with ONNX Runtime on `threads` threads."""
+    student = bundle.contract.student
+    if name == STUDENT and student is not None:
+        return OnnxEngine(bundle.read(student.graph.file), OnnxCfg(threads=threads))
     if name == ONNX:
         return OnnxEngine(bundle.read(bundle.contract.graph.file), OnnxCfg(threads=threads))
     return open_engine(bundle, name)
 
 
 def cycle(engine: Engine, golden: GoldenCases) -> Callable[[], object]:
-    """One call on the next golden case."""
+    """One call on the next golden case of the policy, whose observations a student takes, too."""
     cases, state = len(golden.observation), [0]
     observations = [np.repeat(golden.observation[index : index + 1], engine.batch, axis=0) for index in range(cases)]
     latents: list[Any] = [None] * cases
-    if golden.latent is not None:
-        latents = [np.repeat(golden.latent[index : index + 1], engine.batch, axis=0) for index in range(cases)]
+    if engine.takes_latent:
+        given = golden.latent if golden.latent is not None else np.zeros((cases, engine.action_size), np.float32)
+        latents = [np.repeat(given[index : index + 1], engine.batch, axis=0) for index in range(cases)]
 
     def call() -> object:
         index = state[0] = (state[0] + 1) % cases
