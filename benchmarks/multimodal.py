@@ -1,0 +1,322 @@
+"""Two ways that are equally good: who takes both? Returns, successes and behaviour entropy on mujoco:ReachAround-v1.
+
+    python benchmarks/multimodal.py [--seeds 0 1 2] [--algos trudi reppo] [--runs DIR] [--no-picture]
+
+Trains TruDi and Gaussian REPPO with the task's preset, the same number of environment steps for every seed; makes students
+of one step of TruDi's seed 0 by `trudi distill`; and measures each policy in CONTEXTS turns of the scene, evenly spaced,
+ROLLOUTS episodes in each (`trudi/train/behaviour.py` has the definition):
+
+    sde      TruDi's noise at every step of every chain; REPPO's sample       as in training
+    fresh    the ODE from a new latent at every tick
+    held     the ODE from one latent for the whole episode, another for each
+    zero     the ODE from the latent 0; REPPO's mean action
+
+What is done is not done again: stop it and start it at any time. Writes benchmarks/multimodal.{json,md,png}.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trudi.train.agent import Agent
+from trudi.train.behaviour import Behaviour, Paths, behaviour, follow
+from trudi.train.config import load_config
+from trudi.train.envs.base import Observation
+from trudi.train.envs.mujoco import MujocoEnv
+from trudi.train.envs.reach_around import ReachAround, reached, way
+from trudi.train.evaluation import ACTION_JUMP, Act
+from trudi.train.runfolder import ABOUT, VERDICT
+from trudi.train.trained import TrainedRun
+
+HERE = Path(__file__).parent
+TASK = f"mujoco:{ReachAround.name}"
+CONTEXTS, ROLLOUTS, WAYS = 32, 64, 2
+SEED = 5_000_000
+SAMPLERS = {"trudi": ("sde", "fresh", "held", "zero"), "reppo": ("sde", "zero")}
+STUDENTS = {"dagger-zero": ("zero",), "critic-zero": ("zero",)} | dict.fromkeys(
+    ("dagger-seeded", "score-seeded"), ("fresh", "held", "zero")
+)
+STUDENT_OPTIONS = ["--num-envs", "128", "--max-iterations", "30"]  # 154 thousand steps, a fifth of the teacher's
+DRAWN = (("reppo-0", "sde"), ("trudi-0", "sde"), ("trudi-0", "held"), ("dagger-zero", "zero"), ("score-seeded", "fresh"))
+
+
+def trained(name: str, algo: str, seed: int, runs: Path) -> Path:
+    """Trains or continues one run; returns its folder."""
+    folder, done = runs / name, runs / f"{name}.json"
+    command = [sys.executable, "-m", "trudi.cli", "train"]
+    if (folder / "checkpoints" / "last").exists():
+        command += ["--resume", str(folder)]
+    else:
+        set_aside(folder)
+        command += [TASK, "--out", str(folder), "--seed", str(seed), "--algo", algo]
+    if not is_done(done):
+        subprocess.run([*command, "--json", str(done)], check=True)
+    if not is_done(done):
+        raise SystemExit(f"{name} was interrupted; run this script again to continue it")
+    return folder
+
+
+def is_done(summary: Path) -> bool:
+    return summary.exists() and not json.loads(summary.read_text())["interrupted"]
+
+
+def distilled(name: str, teacher: Path, runs: Path) -> Path:
+    """Makes or continues one student; returns its folder. One that fails its gate is a result too."""
+    folder = runs / name
+    if (folder / VERDICT).exists():
+        return folder
+    method, latent = name.split("-")
+    command = [sys.executable, "-m", "trudi.cli", "distill"]
+    if (folder / "checkpoints" / "last").exists():
+        command += ["--resume", str(folder)]
+    else:
+        set_aside(folder)
+        command += [str(teacher), "--out", str(folder), "--steps", "1", "--method", method, "--latent", latent]
+        command += STUDENT_OPTIONS
+    done = subprocess.run(command, check=False)
+    if done.returncode not in (0, 1) or not (folder / VERDICT).exists():
+        raise SystemExit(f"{folder} was interrupted; run this script again to continue it")
+    return folder
+
+
+def set_aside(folder: Path) -> None:
+    """A run that was stopped before its first checkpoint: nothing to continue from, nothing is lost."""
+    if folder.exists():
+        folder.rename(folder.with_name(f"{folder.name}.stopped.{time.time_ns()}"))
+
+
+def scenes() -> np.ndarray:
+    """The contexts' angles, each ROLLOUTS times: half a spacing away from 0, where axes are."""
+    return np.repeat((np.arange(CONTEXTS) + 0.5) * 2.0 * np.pi / CONTEXTS, ROLLOUTS)
+
+
+def acting(agent: Agent, sampler: str) -> Act:
+    policy, generator, envs = agent.policy, torch.Generator().manual_seed(SEED), CONTEXTS * ROLLOUTS
+    held = policy.draw_latent(envs, generator)
+
+    def act(observation: Observation) -> Tensor:
+        seen = agent.actor_norm(observation.actor)
+        if sampler == "sde":
+            return policy.sample(seen, policy.draw_noise(envs, generator)).action
+        latent = policy.draw_latent(envs, generator) if sampler == "fresh" else held
+        return policy.sample_ode(seen, torch.zeros_like(held) if sampler == "zero" else latent)[0]
+
+    return act
+
+
+def walk(run: TrainedRun, sampler: str) -> Paths:
+    env = MujocoEnv(ReachAround.name, CONTEXTS * ROLLOUTS, SEED, stagger=False, scenes=scenes())
+    return follow(env, acting(run.agent, sampler))
+
+
+def measure(run: TrainedRun, sampler: str) -> dict:
+    paths = walk(run, sampler)
+    ways = way(paths.observations[..., 0:2]).reshape(CONTEXTS, ROLLOUTS)
+    success = reached(paths.observations[-1]).reshape(CONTEXTS, ROLLOUTS)
+    found: Behaviour = behaviour(ways, success, WAYS)
+    jumps = (np.abs(np.diff(paths.actions, axis=0)).max(-1) > ACTION_JUMP).sum(0)
+    lefts = ((ways == 0) & success).sum(1)
+    touched = np.linalg.norm(paths.observations[1:, :, 0:2], axis=-1) < 0.12
+    return {
+        "sampler": sampler,
+        "return_mean": float(paths.returns.mean()),
+        "return_std": float(paths.returns.std(ddof=1)),
+        "success_rate": found.success_rate,
+        "contexts_with_success": found.contexts,
+        "entropy": found.entropy,
+        "entropy_ci95": list(found.interval),
+        "entropy_pooled": found.pooled,
+        "share_left": found.shares[0],
+        "left_by_context": lefts.tolist(),
+        "successes_by_context": success.sum(1).tolist(),
+        "touching_ticks": float(touched.sum(0).mean()),
+        "action_jumps_per_s": float(jumps.mean() / (len(paths.actions) * run.control_period_s)),
+    }
+
+
+class Kept:
+    """Measurements in a file that grows with each; those of a run that was made again are made again."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.rows: dict[str, dict] = json.loads(path.read_text()) if path.exists() else {}
+
+    def measured(self, name: str, folder: Path, samplers: tuple[str, ...]) -> Iterator[dict]:
+        run = TrainedRun.open(folder)
+        stamp = f"{run.about().get('git_commit')} {run.counters.env_steps} {run.counters.elapsed_s}"
+        for sampler in samplers:
+            key = f"{name} {sampler}"
+            if self.rows.get(key, {}).get("stamp") != stamp:
+                started = time.monotonic()
+                about = {"policy": name, "env_steps": run.counters.env_steps, "train_s": run.counters.elapsed_s}
+                self.rows[key] = {"stamp": stamp, **about, **measure(run, sampler)}
+                self._path.write_text(json.dumps(self.rows))
+                print(f"{key} ({time.monotonic() - started:.0f} s)", flush=True)
+            yield {key: value for key, value in self.rows[key].items() if key != "stamp"}
+
+
+def write(rows: list[dict], folders: dict[str, Path]) -> None:
+    commits = {json.loads((path / ABOUT).read_text()).get("git_commit") or "unknown" for path in folders.values()}
+    cfg = load_config(None, TASK)
+    verdicts = {
+        name: {key: json.loads((folders[name] / VERDICT).read_text())[key] for key in ("ratio", "ratio_ci95", "passed")}
+        for name in STUDENTS
+        if name in folders
+    }
+    content = {
+        "task": TASK,
+        "contexts": CONTEXTS,
+        "rollouts": ROLLOUTS,
+        "env_steps": cfg.max_iterations * cfg.steps_per_iteration,
+        "commits": sorted(commit[:7] for commit in commits),
+        "rows": rows,
+        "gates": verdicts,
+    }
+    # Not a number is no JSON.
+    (HERE / "multimodal.json").write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n")
+    (HERE / "multimodal.md").write_text("\n".join(page(content)) + "\n")
+
+
+def plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [plain(one) for one in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def shown(value: float, digits: int) -> str:
+    return "-" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def page(content: dict) -> Iterator[str]:
+    rows = content["rows"]
+    yield "# Two ways"
+    yield ""
+    yield f"`python benchmarks/multimodal.py`; {TASK}: left and right of an obstacle, equally good in every context."
+    yield f"{CONTEXTS} contexts, {ROLLOUTS} episodes in each; trained with {content['env_steps']:,} environment steps each"
+    yield f"(commit {', '.join(content['commits'])}). Students: one step, of trudi-0."
+    yield ""
+    yield "Entropy: of the ways of the successful episodes of a context, in bits, averaged over contexts (0: one way in"
+    yield "each; 1: both equally often), with its 95 % bootstrap interval over contexts. Pooled: the same of all together."
+    yield "Touching: ticks of 20 that end in touch with the obstacle. Jumps: ticks a second at which an element of the"
+    yield "action changes by more than half of its range."
+    yield ""
+    columns = (
+        "policy",
+        "acts by",
+        "return",
+        "success",
+        "entropy",
+        "95 % interval",
+        "pooled",
+        "left",
+        "touching",
+        "jumps /s",
+    )
+    yield from (f"| {' | '.join(columns)} |", "|" + "---|" * len(columns))
+    for row in rows:
+        low, high = row["entropy_ci95"]
+        interval = "-" if math.isnan(low) else f"{low:.2f} to {high:.2f}"
+        left = "-" if math.isnan(row["share_left"]) else f"{row['share_left']:.0%}"
+        yield (
+            f"| {row['policy']} | {named(row)} | {row['return_mean']:.2f} +- {row['return_std']:.2f} | "
+            f"{row['success_rate']:.1%} | {shown(row['entropy'], 2)} | {interval} | {shown(row['entropy_pooled'], 2)} | "
+            f"{left} | {row['touching_ticks']:.2f} | {row['action_jumps_per_s']:.2f} |"
+        )
+    yield ""
+    yield "Mean over the seeds:"
+    yield ""
+    yield from ("| algorithm | acts by | seeds | return | success | entropy |", "|---|---|---|---|---|---|")
+    for algo, samplers in SAMPLERS.items():
+        for sampler in samplers:
+            of = [row for row in rows if row["policy"].startswith(f"{algo}-") and row["sampler"] == sampler]
+            if of:
+                counted = [row["entropy"] for row in of if not math.isnan(row["entropy"])]
+                yield (
+                    f"| {algo} | {named(of[0])} | {len(of)} | {mean(row['return_mean'] for row in of):.2f} | "
+                    f"{mean(row['success_rate'] for row in of):.1%} | {shown(mean(counted) if counted else math.nan, 2)} |"
+                )
+    if content["gates"]:
+        yield from ("", "Gates of `trudi distill` (128 episodes in pairs; `score` against the SDE):", "")
+        yield from ("| student | ratio | 95 % interval | |", "|---|---|---|---|")
+        for name, gate in content["gates"].items():
+            low, high = gate["ratio_ci95"]
+            yield f"| {name} | {gate['ratio']:.4f} | {low:.4f} to {high:.4f} | {'pass' if gate['passed'] else 'fail'} |"
+    if (HERE / "multimodal.png").exists():
+        yield from ("", "Paths of 16 episodes in each of four contexts, turned so that all start at the left end:", "")
+        yield "![paths](multimodal.png)"
+
+
+def named(row: dict) -> str:
+    gaussian = row["policy"].startswith("reppo")
+    names = {"sde": "sample" if gaussian else "SDE", "zero": "mean" if gaussian else "ODE, zero"}
+    return names.get(row["sampler"], f"ODE, {row['sampler']}")
+
+
+def draw(folders: dict[str, Path]) -> None:
+    """Small multiples of paths, turned back to where the target is on the right."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot as plt
+
+    shown_here = [(name, sampler) for name, sampler in DRAWN if name in folders]
+    figure, axes = plt.subplots(1, len(shown_here), figsize=(2.6 * len(shown_here), 2.9), squeeze=False, sharey=True)
+    for axis, (name, sampler) in zip(axes[0], shown_here, strict=True):
+        positions = walk(TrainedRun.open(folders[name]), sampler).observations[..., 0:2]
+        positions = positions.reshape(-1, CONTEXTS, ROLLOUTS, 2)
+        angles = scenes().reshape(CONTEXTS, ROLLOUTS)[:, 0]
+        for index, context in enumerate(range(0, CONTEXTS, CONTEXTS // 4)):
+            c, s = np.cos(angles[context]), np.sin(angles[context])
+            turned_back = positions[:, context, :16] @ np.array([[c, -s], [s, c]])
+            for path in turned_back.swapaxes(0, 1):
+                axis.plot(*path.T, color=f"C{index}", linewidth=0.6, alpha=0.6)
+        axis.add_patch(plt.Circle((0.0, 0.0), 0.09, color="0.8"))
+        axis.plot([-0.14, 0.14], [0.0, 0.0], "k.", markersize=4)
+        axis.set(title=f"{name}, {named({'policy': name, 'sampler': sampler})}", aspect="equal", xticks=[], yticks=[])
+        axis.title.set_fontsize(8)
+        axis.set(xlim=(-0.24, 0.24), ylim=(-0.24, 0.24))
+    figure.tight_layout()
+    figure.savefig(HERE / "multimodal.png", dpi=90)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algos", nargs="*", default=list(SAMPLERS), choices=list(SAMPLERS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
+    parser.add_argument("--runs", type=Path, default=Path("runs/multimodal"), help="where runs and measurements are kept")
+    parser.add_argument("--no-picture", action="store_true")
+    args = parser.parse_args()
+    args.runs.mkdir(parents=True, exist_ok=True)
+    kept, folders, rows = Kept(args.runs / "measured.json"), {}, []
+    for algo in args.algos:
+        for seed in args.seeds:
+            name = f"{algo}-{seed}"
+            folders[name] = trained(name, algo, seed, args.runs)
+            rows += kept.measured(name, folders[name], SAMPLERS[algo])
+            write(rows, folders)
+    if "trudi-0" in folders:
+        for name, samplers in STUDENTS.items():
+            folders[name] = distilled(name, folders["trudi-0"], args.runs)
+            rows += kept.measured(name, folders[name], samplers)
+            write(rows, folders)
+    if not args.no_picture:
+        draw(folders)
+    write(rows, folders)
+
+
+if __name__ == "__main__":
+    main()
