@@ -1,9 +1,12 @@
 """The policy that rides along, in the node: its parameter, its diagnostics, its rows in a flight that is computed again."""
 
+import time
+
 import pytest
 from geometry_msgs.msg import TwistStamped
 from harness import BEST_EFFORT, RUNTIME, made_bundle, robot_parameters, until
 from rcl_interfaces.srv import DescribeParameters
+from test_bags import JOINT_STATES, STATE, end, hears, record, same
 from test_flight import twist
 from test_names import HOME, JOINTS
 
@@ -61,6 +64,20 @@ def test_a_flight_with_a_shadow(bench, both, robot, tmp_path, network):
     assert bench.transition("configure"), bench.said()
     bench.diagnostic("timing")
     assert "trudi_runtime: shadow" not in bench.diagnostics
+
+
+def test_a_bag_of_a_student_that_is_sent_comes_out_the_same(bench, both, robot, tmp_path):
+    recorder = record(bench, tmp_path / "bag")
+    bench.driver(names=JOINTS, positions=HOME)
+    bench.runtime(both, robot, shadow="teacher", publish_ticks=True)
+    bench.repeat(TwistStamped, "cmd_vel", twist(0.1), qos=BEST_EFFORT)
+    hears(recorder, JOINT_STATES, "/imu", STATE)
+    bench.fly()
+    time.sleep(2.0)
+    assert bench.transition("deactivate")
+    time.sleep(0.3)
+    assert end(recorder) == 0
+    assert same(tmp_path / "bag", both)["steps"] > 30
 
 
 def test_a_bundle_without_a_student_is_refused_with_what_to_do(bench, standing, imu_robot):
