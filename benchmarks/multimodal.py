@@ -1,6 +1,7 @@
 """Two ways that are equally good: who takes both? Returns, successes and behaviour entropy on mujoco:ReachAround-v1.
 
     python benchmarks/multimodal.py [--seeds 0 1 2] [--algos trudi reppo] [--runs DIR] [--no-picture]
+    python benchmarks/multimodal.py --trace RUN ...
 
 Trains TruDi and Gaussian REPPO with the task's preset, the same number of environment steps for every seed; makes students
 of one step of TruDi's seed 0 by `trudi distill`; and measures each policy in CONTEXTS turns of the scene, evenly spaced,
@@ -12,6 +13,11 @@ ROLLOUTS episodes in each (`trudi/train/behaviour.py` has the definition):
     zero     the ODE from the latent 0; REPPO's mean action
 
 What is done is not done again: stop it and start it at any time. Writes benchmarks/multimodal.{json,md,png}.
+
+`--trace` prints how a run came to its ways instead: at each checkpoint that it kept (`--save-every 5 --keep-checkpoints 20`)
+alpha; of the SDE's episodes the return, the share that ends beyond the obstacle, and the entropy of the ways of these; the
+share that goes on to the side to which its first action was pushed; and from the critic, at the starts, the mean of
+|Q(left) - Q(right)| and of the two's mean less Q(the mean of both actions).
 """
 
 from __future__ import annotations
@@ -31,19 +37,20 @@ import torch
 from torch import Tensor
 
 from trudi.train.agent import Agent
-from trudi.train.behaviour import Behaviour, Paths, behaviour, follow
+from trudi.train.behaviour import Behaviour, Paths, behaviour, context_entropies, follow
 from trudi.train.config import load_config
 from trudi.train.envs.base import Observation
 from trudi.train.envs.mujoco import MujocoEnv
-from trudi.train.envs.reach_around import ReachAround, reached, way
+from trudi.train.envs.reach_around import CONTACT_DISTANCE, START_DISTANCE, ReachAround, reached, way
 from trudi.train.evaluation import ACTION_JUMP, Act
-from trudi.train.runfolder import ABOUT, VERDICT
+from trudi.train.runfolder import ABOUT, VERDICT, RunFolder
 from trudi.train.trained import TrainedRun
 
 HERE = Path(__file__).parent
 TASK = f"mujoco:{ReachAround.name}"
 CONTEXTS, ROLLOUTS, WAYS = 32, 64, 2
 SEED = 5_000_000
+MEASURE = 2  # goes up when what is measured changes: everything is measured again
 SAMPLERS = {"trudi": ("sde", "fresh", "held", "zero"), "reppo": ("sde", "zero")}
 STUDENTS = {"dagger-zero": ("zero",), "critic-zero": ("zero",)} | dict.fromkeys(
     ("dagger-seeded", "score-seeded"), ("fresh", "held", "zero")
@@ -116,9 +123,32 @@ def acting(agent: Agent, sampler: str) -> Act:
     return act
 
 
-def walk(run: TrainedRun, sampler: str) -> Paths:
+def walk(run: TrainedRun, sampler: str, pushed: float = 0.0) -> Paths:
+    """Every context's rollouts; `pushed` +1 makes everybody's first action the good one to the left, -1 to the right."""
     env = MujocoEnv(ReachAround.name, CONTEXTS * ROLLOUTS, SEED, stagger=False, scenes=scenes())
-    return follow(env, acting(run.agent, sampler))
+    act, is_first = acting(run.agent, sampler), pushed != 0.0
+
+    def after_the_push(observation: Observation) -> Tensor:
+        nonlocal is_first
+        own = act(observation)
+        own, is_first = (first_action(observation.actor, pushed) if is_first else own), False
+        return own
+
+    return follow(env, after_the_push)
+
+
+def first_action(starts: Tensor, side: float) -> Tensor:
+    """At starts (envs, 6), the good first action to the left (+1) or to the right (-1), or their mean (0)."""
+    ahead = starts[:, 4:6] / START_DISTANCE
+    aside = torch.stack([-ahead[:, 1], ahead[:, 0]], dim=1)
+    sine = CONTACT_DISTANCE / START_DISTANCE
+    return math.sqrt(1.0 - sine**2) * ahead + side * sine * aside
+
+
+def goes_on(run: TrainedRun, sampler: str) -> float:
+    """Share of episodes that pass the obstacle on the side to which they were pushed: 1 for who knows both ways."""
+    passed = [way(walk(run, sampler, pushed).observations[..., 0:2]) for pushed in (1.0, -1.0)]
+    return float(0.5 * ((passed[0] == 0).mean() + (passed[1] == 1).mean()))
 
 
 def measure(run: TrainedRun, sampler: str) -> dict:
@@ -128,7 +158,7 @@ def measure(run: TrainedRun, sampler: str) -> dict:
     found: Behaviour = behaviour(ways, success, WAYS)
     jumps = (np.abs(np.diff(paths.actions, axis=0)).max(-1) > ACTION_JUMP).sum(0)
     lefts = ((ways == 0) & success).sum(1)
-    touched = np.linalg.norm(paths.observations[1:, :, 0:2], axis=-1) < 0.12
+    touched = np.linalg.norm(paths.observations[1:, :, 0:2], axis=-1) < CONTACT_DISTANCE
     return {
         "sampler": sampler,
         "return_mean": float(paths.returns.mean()),
@@ -141,9 +171,38 @@ def measure(run: TrainedRun, sampler: str) -> dict:
         "share_left": found.shares[0],
         "left_by_context": lefts.tolist(),
         "successes_by_context": success.sum(1).tolist(),
+        "goes_on_when_pushed": goes_on(run, sampler),
         "touching_ticks": float(touched.sum(0).mean()),
         "action_jumps_per_s": float(jumps.mean() / (len(paths.actions) * run.control_period_s)),
     }
+
+
+def trace(path: Path) -> None:
+    folder = RunFolder.open(path)
+    print(f"{path}: iteration, alpha, return, beyond, entropy, goes on, |Q(left) - Q(right)|, Q(a way) - Q(mean)")
+    for iteration in sorted(int(one.name.split("_")[1]) for one in folder.checkpoints.glob("iteration_*")):
+        run = TrainedRun.open(path, str(iteration))
+        paths = walk(run, "sde")
+        last = paths.observations[-1]
+        beyond = ((last[:, 0:2] * last[:, 4:6]).sum(-1) > 0.0).reshape(CONTEXTS, ROLLOUTS)
+        ways = way(paths.observations[..., 0:2]).reshape(CONTEXTS, ROLLOUTS)
+        entropies = context_entropies(ways, beyond, WAYS)
+        entropy = float(np.nanmean(entropies)) if not np.isnan(entropies).all() else math.nan
+        left, right, between = first_values(run.agent, torch.from_numpy(paths.observations[0, ::ROLLOUTS]).float())
+        apart, above = (left - right).abs().mean(), (0.5 * (left + right) - between).mean()
+        print(
+            f"{iteration:4d}  {float(run.agent.duals.alpha):.3f}  {paths.returns.mean():6.2f}  {beyond.mean():.2f}  "
+            f"{shown(entropy, 2):>4}  {goes_on(run, 'sde'):.2f}  {float(apart):.2f}  {float(above):.2f}",
+            flush=True,
+        )
+
+
+@torch.no_grad()
+def first_values(agent: Agent, starts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Q of the two good first actions, and of their mean, at starts (contexts, 6)."""
+    seen = agent.critic_norm(starts)
+    left, right, between = (agent.critic(seen, first_action(starts, side)) for side in (1.0, -1.0, 0.0))
+    return left, right, between
 
 
 class Kept:
@@ -155,7 +214,7 @@ class Kept:
 
     def measured(self, name: str, folder: Path, samplers: tuple[str, ...]) -> Iterator[dict]:
         run = TrainedRun.open(folder)
-        stamp = f"{run.about().get('git_commit')} {run.counters.env_steps} {run.counters.elapsed_s}"
+        stamp = f"{MEASURE} {run.about().get('git_commit')} {run.counters.env_steps} {run.counters.elapsed_s}"
         for sampler in samplers:
             key = f"{name} {sampler}"
             if self.rows.get(key, {}).get("stamp") != stamp:
@@ -167,7 +226,20 @@ class Kept:
             yield {key: value for key, value in self.rows[key].items() if key != "stamp"}
 
 
-def write(rows: list[dict], folders: dict[str, Path]) -> None:
+def speed(envs: int, steps: int = 300) -> float:
+    """Steps a second of the simulator alone, as training calls it."""
+    env = MujocoEnv(ReachAround.name, envs, 0)
+    env.reset()
+    action = 2.0 * torch.rand(envs, 2, generator=torch.Generator().manual_seed(0)) - 1.0
+    started = time.perf_counter()
+    for _ in range(steps):
+        env.step(action)
+    elapsed = time.perf_counter() - started
+    env.close()
+    return envs * steps / elapsed
+
+
+def write(rows: list[dict], folders: dict[str, Path], steps_per_s: float) -> None:
     commits = {json.loads((path / ABOUT).read_text()).get("git_commit") or "unknown" for path in folders.values()}
     cfg = load_config(None, TASK)
     verdicts = {
@@ -180,6 +252,7 @@ def write(rows: list[dict], folders: dict[str, Path]) -> None:
         "contexts": CONTEXTS,
         "rollouts": ROLLOUTS,
         "env_steps": cfg.max_iterations * cfg.steps_per_iteration,
+        "simulator_steps_per_s": round(steps_per_s),
         "commits": sorted(commit[:7] for commit in commits),
         "rows": rows,
         "gates": verdicts,
@@ -202,15 +275,17 @@ def shown(value: float, digits: int) -> str:
 
 
 def page(content: dict) -> Iterator[str]:
-    rows = content["rows"]
+    rows, cfg = content["rows"], load_config(None, TASK)
     yield "# Two ways"
     yield ""
     yield f"`python benchmarks/multimodal.py`; {TASK}: left and right of an obstacle, equally good in every context."
     yield f"{CONTEXTS} contexts, {ROLLOUTS} episodes in each; trained with {content['env_steps']:,} environment steps each"
-    yield f"(commit {', '.join(content['commits'])}). Students: one step, of trudi-0."
+    yield f"(commit {', '.join(content['commits'])}). Students: one step, of trudi-0. The simulator alone makes"
+    yield f"{content['simulator_steps_per_s']:,} steps/s of {cfg.num_envs} environments, on what one core had left."
     yield ""
     yield "Entropy: of the ways of the successful episodes of a context, in bits, averaged over contexts (0: one way in"
     yield "each; 1: both equally often), with its 95 % bootstrap interval over contexts. Pooled: the same of all together."
+    yield "Goes on: share of episodes that pass on the side to which their first action was pushed, half of them to each."
     yield "Touching: ticks of 20 that end in touch with the obstacle. Jumps: ticks a second at which an element of the"
     yield "action changes by more than half of its range."
     yield ""
@@ -234,7 +309,7 @@ def page(content: dict) -> Iterator[str]:
         yield (
             f"| {row['policy']} | {named(row)} | {row['return_mean']:.2f} +- {row['return_std']:.2f} | "
             f"{row['success_rate']:.1%} | {shown(row['entropy'], 2)} | {interval} | {shown(row['entropy_pooled'], 2)} | "
-            f"{left} | {row['touching_ticks']:.2f} | {row['action_jumps_per_s']:.2f} |"
+            f"{left} | {row['goes_on_when_pushed']:.2f} | {row['touching_ticks']:.2f} | {row['action_jumps_per_s']:.2f} |"
         )
     yield ""
     yield "Mean over the seeds:"
@@ -299,23 +374,29 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/multimodal"), help="where runs and measurements are kept")
     parser.add_argument("--no-picture", action="store_true")
+    parser.add_argument("--trace", nargs="+", type=Path, metavar="RUN", help="only say how these runs came to their ways")
     args = parser.parse_args()
+    if args.trace:
+        for path in args.trace:
+            trace(path)
+        return
     args.runs.mkdir(parents=True, exist_ok=True)
+    steps_per_s = speed(load_config(None, TASK).num_envs)
     kept, folders, rows = Kept(args.runs / "measured.json"), {}, []
     for algo in args.algos:
         for seed in args.seeds:
             name = f"{algo}-{seed}"
             folders[name] = trained(name, algo, seed, args.runs)
             rows += kept.measured(name, folders[name], SAMPLERS[algo])
-            write(rows, folders)
+            write(rows, folders, steps_per_s)
     if "trudi-0" in folders:
         for name, samplers in STUDENTS.items():
             folders[name] = distilled(name, folders["trudi-0"], args.runs)
             rows += kept.measured(name, folders[name], samplers)
-            write(rows, folders)
+            write(rows, folders, steps_per_s)
     if not args.no_picture:
         draw(folders)
-    write(rows, folders)
+    write(rows, folders, steps_per_s)
 
 
 if __name__ == "__main__":
