@@ -1,5 +1,6 @@
 """Distillation: the warm start, the labels, the losses, and real short runs of the command."""
 
+import copy
 import json
 import math
 from dataclasses import replace
@@ -12,7 +13,7 @@ from trudi.train import checkpoint
 from trudi.train.agent import Agent, DualsCfg, OptimCfg
 from trudi.train.config import TrainCfg
 from trudi.train.critic import CriticCfg
-from trudi.train.distill.gate import judge, paired_ratio, relative
+from trudi.train.distill.gate import Ratio, Verdict, judge, paired_ratio, relative
 from trudi.train.distill.labels import Labelled, Labeller, Memory
 from trudi.train.distill.loop import Distiller
 from trudi.train.distill.losses import regression, uphill
@@ -22,6 +23,7 @@ from trudi.train.distill.student import student_policy, warm_start
 from trudi.train.envs.base import Observation
 from trudi.train.envs.registry import make_env
 from trudi.train.errors import TrainError
+from trudi.train.evaluation import EvalResult
 from trudi.train.normalizer import RunningNorm
 from trudi.train.policy import DenoisingPolicy, PolicyCfg
 from trudi.train.runfolder import METRICS, MetricsLog, RunFolder, read_metrics
@@ -330,7 +332,18 @@ def test_pairs_narrow_the_interval():
 SMALL = ["--num-envs", "16", "--rollout-steps", "32", "--policy.width", "16", "--critic.width", "16"]
 SMALL += ["--max-iterations", "4", "--evaluation.episodes", "2", "--policy.steps", "4"]
 QUICK = ["--num-envs", "8", "--rollout-steps", "32", "--update.minibatch-size", "64", "--evaluate-episodes", "2"]
-QUICK += ["--gate-episodes", "4", "--max-iterations", "4", "--save-every", "2", "--keep-checkpoints", "9"]
+QUICK += [
+    "--gate-episodes",
+    "4",
+    "--gate-max-episodes",
+    "4",
+    "--max-iterations",
+    "4",
+    "--save-every",
+    "2",
+    "--keep-checkpoints",
+    "9",
+]
 ANY = ["--min-ratio", "-1000", "--min-low", "-1000"]
 
 
@@ -478,7 +491,7 @@ def small_norm() -> dict[str, torch.Tensor]:
 def test_a_student_comes_to_do_what_its_teacher_does():
     """From a start that does nothing, the loss falls and the return on the teacher's episodes rises to the teacher's."""
     teacher = balancing()
-    gate = GateCfg(gate_episodes=4)
+    gate = GateCfg(gate_episodes=4, gate_max_episodes=4)
     cfg = DistillCfg(num_envs=8, rollout_steps=64, max_iterations=10, gate=gate, update=UpdateCfg(6, 64))
     base = TrainCfg(task=TASK, policy=teacher.policy.cfg, critic=teacher.critic.cfg)
     distiller = Distiller(cfg, run_config(cfg, base), teacher)
@@ -495,6 +508,38 @@ def test_a_student_comes_to_do_what_its_teacher_does():
     assert losses[-1] < 0.5 * losses[0]
     assert before.teacher.mean > 990.0 and before.ratio.value < 0.9 and not before.passed
     assert after.ratio.value > 0.99 and after.passed
+
+
+def test_the_gate_measures_until_the_ratio_is_known(capsys):
+    """Blocks of episodes are those of one large measurement, and there are as many as the precision asks for."""
+    teacher = balancing()
+    distiller_cfg = DistillCfg(gate=GateCfg(gate_episodes=4, gate_max_episodes=10, precision=1e-9))
+    student = copy.deepcopy(teacher)
+    with torch.no_grad():
+        student.policy.score.out.weight.mul_(0.2)
+    fine = judge(teacher, student, TASK, distiller_cfg)
+    assert fine.episodes == len(fine.student.returns) == len(fine.student.lengths) == 10
+    whole = judge(
+        teacher, student, TASK, replace(distiller_cfg, gate=GateCfg(gate_episodes=10, precision=1e-9, gate_max_episodes=10))
+    )
+    torch.testing.assert_close(fine.student.returns, whole.student.returns, rtol=1e-3, atol=0.1)
+    assert fine.ratio.half_width > 1e-9 and fine.to_plain()["episodes"] == 10
+    rough = judge(teacher, student, TASK, replace(distiller_cfg, gate=GateCfg(gate_episodes=4, precision=1e9)))
+    assert rough.episodes == 4
+    same = judge(teacher, teacher, TASK, replace(distiller_cfg, gate=GateCfg(gate_episodes=4)))
+    assert same.episodes == 4 and same.ratio == Ratio(1.0, 1.0, 1.0) and same.passed
+
+
+def test_a_verdict_for_want_of_episodes_says_so():
+    teacher = EvalResult(torch.tensor([100.0, 900.0, 100.0, 900.0]), torch.ones(4))
+    student = EvalResult(torch.tensor([900.0, 100.0, 120.0, 900.0]), torch.ones(4))
+    found = Verdict(
+        GateCfg(gate_episodes=4), "zero", "zero", teacher, student, paired_ratio(teacher.returns, student.returns)
+    )
+    assert not found.passed and found.ratio.value > 1.0
+    assert "decide it with more episodes, --resume and --gate-max-episodes above 4" in found.text()
+    worse = replace(found, ratio=Ratio(0.9, 0.8, 1.0))
+    assert "more episodes" not in worse.text()
 
 
 def test_a_students_export_says_so_and_verifies(student, tmp_path, capsys):

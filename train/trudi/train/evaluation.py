@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -51,6 +51,21 @@ class EvalResult:
     """Total variation of the action in each episode: |a_{t+1} - a_t|, averaged over elements, per simulated second (1/s)."""
     jumps_per_s: Tensor | None = None
     """Ticks per simulated second at which an element of the action changed by more than `ACTION_JUMP` (1/s)."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[EvalResult]) -> EvalResult:
+        """Several of them as one, in order; steadiness where all have it."""
+
+        def cat(tensors: list[Tensor | None]) -> Tensor | None:
+            present = [one for one in tensors if one is not None]
+            return torch.cat(present) if len(present) == len(parts) else None
+
+        return cls(
+            torch.cat([one.returns for one in parts]),
+            torch.cat([one.lengths for one in parts]),
+            cat([one.variation_per_s for one in parts]),
+            cat([one.jumps_per_s for one in parts]),
+        )
 
     @property
     def mean(self) -> float:

@@ -25,6 +25,11 @@ class Ratio:
     low: float
     high: float
 
+    @property
+    def half_width(self) -> float:
+        """Half of the interval's width."""
+        return 0.5 * (self.high - self.low)
+
 
 def relative(teacher: NDArray[np.float64], student: NDArray[np.float64]) -> NDArray[np.float64]:
     """1 + (student - teacher) / |teacher| of mean returns: their ratio, and in its order where returns are negative."""
@@ -36,8 +41,8 @@ def relative(teacher: NDArray[np.float64], student: NDArray[np.float64]) -> NDAr
 def paired_ratio(teacher: torch.Tensor, student: torch.Tensor, seed: int = 0) -> Ratio:
     """The ratio of mean returns (episodes,); an episode is drawn for both or for neither (percentile bootstrap)."""
     pairs = torch.stack([teacher, student]).double().cpu().numpy()
-    drawn = np.random.default_rng(seed).integers(pairs.shape[1], size=(RESAMPLES, pairs.shape[1]))
-    means = pairs[:, drawn].mean(-1)
+    generator, count = np.random.default_rng(seed), pairs.shape[1]
+    means = np.stack([pairs[:, generator.integers(count, size=count)].mean(-1) for _ in range(RESAMPLES)], axis=1)
     low, high = np.percentile(relative(means[0], means[1]), (2.5, 97.5))
     return Ratio(float(relative(pairs[0].mean(), pairs[1].mean())), float(low), float(high))
 
@@ -54,17 +59,28 @@ class Verdict:
     ratio: Ratio
 
     @property
+    def episodes(self) -> int:
+        """How many episodes of each it took."""
+        return len(self.teacher.returns)
+
+    @property
     def passed(self) -> bool:
         """Whether the student may take the teacher's place."""
         return self.ratio.value >= self.cfg.min_ratio and self.ratio.low >= self.cfg.min_low
 
     def text(self) -> str:
-        """Verdict and reason, in three lines."""
+        """Verdict and reason, in a few lines."""
         lines = [f"{name:<8} {describe(one)}" for name, one in (("teacher", self.teacher), ("student", self.student))]
         ratio, cfg = self.ratio, self.cfg
-        found = f"ratio {ratio.value:.4f}, 95 % interval [{ratio.low:.4f}, {ratio.high:.4f}]"
+        found = f"ratio {ratio.value:.4f}, 95 % interval [{ratio.low:.4f}, {ratio.high:.4f}] in {self.episodes} episodes"
         needed = f"needed: {cfg.min_ratio:g}, and its lower end {cfg.min_low:g}"
-        return "\n".join([*lines, f"{'PASS' if self.passed else 'FAIL'}     {found} ({needed})"])
+        lines.append(f"{'PASS' if self.passed else 'FAIL'}     {found} ({needed})")
+        if not self.passed and ratio.value >= cfg.min_ratio:
+            lines.append(
+                f"the ratio is good enough, the interval too wide: decide it with more episodes, --resume and "
+                f"--gate-max-episodes above {self.episodes}"
+            )
+        return "\n".join(lines)
 
     def to_plain(self) -> dict[str, Any]:
         """For distill.json."""
@@ -74,7 +90,7 @@ class Verdict:
             "ratio_ci95": [self.ratio.low, self.ratio.high],
             "min_ratio": self.cfg.min_ratio,
             "min_low": self.cfg.min_low,
-            "episodes": self.cfg.gate_episodes,
+            "episodes": self.episodes,
             "seed": self.cfg.gate_seed,
             "teacher_sampler": self.teacher_sampler,
             "student_sampler": self.student_sampler,
@@ -102,18 +118,26 @@ def plain(result: EvalResult) -> dict[str, Any]:
     }
 
 
-def measure(agent: Agent, task: str, sampler: Sampler, cfg: GateCfg) -> EvalResult:
-    """The gate's episodes with one agent, on the device it is on; the seeds decide starts and latents."""
+def measure(agent: Agent, task: str, sampler: Sampler, episodes: int, seed: int) -> EvalResult:
+    """Episodes with one agent, on the device it is on; the seed decides starts and latents."""
     device = agent.actor_norm.mean.device
-    env = make_env(task, cfg.gate_episodes, cfg.gate_seed, device=device, stagger=False)
-    generator = torch.Generator(device=device).manual_seed(cfg.gate_seed)
+    env = make_env(task, episodes, seed, device=device, stagger=False)
+    generator = torch.Generator(device=device).manual_seed(seed)
     return run_episodes(env, make_act(agent, sampler, 1, generator))
 
 
 def judge(teacher: Agent, student: Agent, task: str, settings: DistillCfg) -> Verdict:
-    """Measures both on the same episodes and compares them."""
+    """Measures both on the same episodes, until the ratio is known well enough, and compares them."""
     cfg = settings.gate
-    by_teacher = measure(teacher, task, settings.teacher_sampler, cfg)
-    by_student = measure(student, task, settings.sampler, cfg)
-    ratio = paired_ratio(by_teacher.returns, by_student.returns)
-    return Verdict(cfg, settings.teacher_sampler, settings.sampler, by_teacher, by_student, ratio)
+    by_teacher: list[EvalResult] = []
+    by_student: list[EvalResult] = []
+    done = 0
+    while True:
+        count, seed = min(cfg.gate_episodes, cfg.gate_max_episodes - done), cfg.gate_seed + done
+        by_teacher.append(measure(teacher, task, settings.teacher_sampler, count, seed))
+        by_student.append(measure(student, task, settings.sampler, count, seed))
+        done += count
+        of_teacher, of_student = EvalResult.joined(by_teacher), EvalResult.joined(by_student)
+        ratio = paired_ratio(of_teacher.returns, of_student.returns)
+        if ratio.half_width <= cfg.precision or done >= cfg.gate_max_episodes:
+            return Verdict(cfg, settings.teacher_sampler, settings.sampler, of_teacher, of_student, ratio)

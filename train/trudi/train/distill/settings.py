@@ -33,7 +33,7 @@ Latent = Literal["zero", "seeded"]
 # What may differ between a distillation and its resumption without making it another one.
 RESUMABLE_CHANGES = frozenset(
     {"max_iterations", "device", "keep_checkpoints", "evaluate_every"}
-    | {"gate.min_ratio", "gate.min_low", "gate.gate_episodes", "gate.gate_seed"}
+    | {"gate.min_ratio", "gate.min_low", "gate.gate_episodes", "gate.gate_max_episodes", "gate.precision", "gate.gate_seed"}
 )
 SHORTEST, SHARE_OF_TEACHER = 20, 5
 
@@ -47,14 +47,22 @@ class GateCfg:
     min_low: float = 0.97
     """Smallest lower end of that ratio's 95 % bootstrap interval."""
     gate_episodes: int = 128
-    """Episodes of each, on the same seeds and latents. A teacher whose episodes differ much needs many: two policies that
-    are almost one soon go different ways."""
+    """Episodes of each, on the same seeds and latents; as many again until the interval is narrow enough."""
+    gate_max_episodes: int = 1024
+    """Where that ends. A teacher whose episodes differ much needs many: two policies that are almost one soon go different
+    ways."""
+    precision: float = 0.02
+    """Half of the interval's width that is narrow enough. When to stop depends on the width alone, not on the verdict."""
     gate_seed: int = 2_000_000
     """Seed of the first of them, away from those of training and of its evaluations."""
 
     def __post_init__(self) -> None:
         if self.gate_episodes < 2:
             raise TrainError(f"gate_episodes is {self.gate_episodes}; an interval needs at least 2")
+        if self.gate_max_episodes < self.gate_episodes:
+            raise TrainError(f"gate_max_episodes is {self.gate_max_episodes}, below gate_episodes, {self.gate_episodes}")
+        if not self.precision > 0.0:
+            raise TrainError(f"precision is {self.precision}; it must be positive")
 
 
 @dataclass(frozen=True)
