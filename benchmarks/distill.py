@@ -2,12 +2,12 @@
 
     python benchmarks/distill.py [--only NAME ...] [--parts steps students latency] [--teacher NAME=RUN ...]
 
-For each teacher that is there (`runs/learning/` of learning.py; `trudi train
-envpool:MuJoCoPlayground/PandaPickCube-v1 --out runs/learning/panda_pick_cube_0`; or --teacher): its ODE in 1, 2, 4, 8 and 16 steps, equal
-ones and the trained schedule's, from the zero latent, one fixed latent and fresh ones; students of 1 and 2 steps by each
-method, made by `trudi distill`; and one action's latency of teacher and students as ONNX graphs, in turns in one process.
-Every policy runs the same episodes; a ratio is that to the teacher in all of its steps from the zero latent, with its paired
-bootstrap interval.
+For each teacher that is there (in `runs/learning/`, from learning.py or, for the Panda, from `trudi train
+envpool:MuJoCoPlayground/PandaPickCube-v1 --out runs/learning/panda_pick_cube_0`; or --teacher): its ODE in 1, 2, 4, 8 and
+16 steps, equal ones and the trained schedule's, from the zero latent, one fixed latent and fresh ones; students of 1 and
+2 steps by each method, made by `trudi distill`; and one action's latency of teacher and students as ONNX graphs, in turns
+in one process. Every policy runs the same episodes; a ratio is that to the teacher in all of its steps from the zero
+latent, with its paired bootstrap interval.
 
 Each measurement is kept in --runs as soon as it is done, and not made again: stop it and start it at any time. Writes
 benchmarks/distill.{json,md}; teachers that are not here keep their rows.
