@@ -222,6 +222,28 @@ def test_one_that_hangs_holds_up_nothing_but_its_own_end():
     assert setup.loop.stop()
 
 
+def test_a_loop_that_ends_while_it_is_given_up_leaves_the_shadows_engine_open(monkeypatch):
+    """The loop outlives the wait for it and ends a moment later, before the graph's thread: the shadow still computes."""
+    gate = threading.Event()
+    setup = Setup(rides=Policy(2.0, lambda call: gate.wait(30.0) if call > 8 else None))
+    loop, close = setup.loop, setup.loop._inference.close
+
+    def close_late():
+        until(lambda: not loop.running)
+        return close()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loop, "stop", lambda: None)
+        assert setup.fly(0.3) is State.ACTIVE
+    monkeypatch.setattr(loop._inference, "close", close_late)
+    try:
+        assert setup.found.left_out["unfinished"] == 1
+        assert not loop.stop(timeout_s=0.0), "the shadow's engine is still in use"
+    finally:
+        gate.set()
+    assert loop.stop()
+
+
 @pytest.mark.parametrize("error", [EngineError("no memory"), ZeroDivisionError("division by zero")])
 def test_one_that_fails_is_counted_and_said_and_no_fault(error, tmp_path):
     def fail(call):

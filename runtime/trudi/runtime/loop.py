@@ -186,8 +186,8 @@ class ControlLoop:
         self._stopping = True
         if self._thread is not None:
             self._thread.join(timeout_s)
-        rides = self._shadow is None or self.running or self._shadow.close()
-        return self._inference.close() and rides and not self.running
+        ended = not self.running and (self._shadow is None or self._shadow.close())
+        return self._inference.close() and ended
 
     @property
     def realtime(self) -> bool:
