@@ -533,13 +533,23 @@ def test_the_gate_measures_until_the_ratio_is_known(capsys):
 def test_a_verdict_for_want_of_episodes_says_so():
     teacher = EvalResult(torch.tensor([100.0, 900.0, 100.0, 900.0]), torch.ones(4))
     student = EvalResult(torch.tensor([900.0, 100.0, 120.0, 900.0]), torch.ones(4))
-    found = Verdict(
-        GateCfg(gate_episodes=4), "zero", "zero", teacher, student, paired_ratio(teacher.returns, student.returns)
-    )
+    cfg = GateCfg(gate_episodes=4, gate_max_episodes=4)
+    found = Verdict(cfg, "zero", "zero", teacher, student, paired_ratio(teacher.returns, student.returns))
     assert not found.passed and found.ratio.value > 1.0
     assert "decide it with more episodes, --resume and --gate-max-episodes above 4" in found.text()
     worse = replace(found, ratio=Ratio(0.9, 0.8, 1.0))
     assert "more episodes" not in worse.text()
+
+
+def test_a_verdict_for_want_of_precision_asks_for_that():
+    """More episodes alone would end where these did: at an interval that is narrow enough, and still too low."""
+    equal = EvalResult(torch.tensor([100.0, 100.0, 100.0, 100.0]), torch.ones(4))
+    cfg = GateCfg(min_low=0.985, gate_episodes=4)
+    found = Verdict(cfg, "zero", "zero", equal, equal, Ratio(0.995, 0.978, 1.012))
+    assert not found.passed
+    assert found.text().endswith("decide it with more episodes, --resume and --precision below 0.017")
+    most = replace(found, cfg=replace(cfg, gate_max_episodes=4))
+    assert most.text().endswith("--resume and --precision below 0.017 and --gate-max-episodes above 4")
 
 
 def test_a_students_export_says_so_and_verifies(student, tmp_path, capsys):

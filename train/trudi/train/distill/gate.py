@@ -76,10 +76,10 @@ class Verdict:
         needed = f"needed: {cfg.min_ratio:g}, and its lower end {cfg.min_low:g}"
         lines.append(f"{'PASS' if self.passed else 'FAIL'}     {found} ({needed})")
         if not self.passed and ratio.value >= cfg.min_ratio:
-            lines.append(
-                f"the ratio is good enough, the interval too wide: decide it with more episodes, --resume and "
-                f"--gate-max-episodes above {self.episodes}"
-            )
+            narrow = [f"--precision below {ratio.half_width:.2g}"] if ratio.half_width <= cfg.precision else []
+            more = [f"--gate-max-episodes above {self.episodes}"] if self.episodes >= cfg.gate_max_episodes else []
+            wanted = " and ".join(["--resume", *narrow, *more])
+            lines.append(f"the ratio is good enough, the interval too wide: decide it with more episodes, {wanted}")
         return "\n".join(lines)
 
     def to_plain(self) -> dict[str, Any]:
