@@ -48,6 +48,8 @@ def test_a_flight_with_a_shadow(bench, both, robot, tmp_path, network):
     assert float(values["FR_hip_joint_rms"]) <= float(values["FR_hip_joint_max"]) <= float(values["action_max"])
     assert float(values["latency_p50_ms"]) > 0.0 and "error" not in values
     assert values["left_out_failed"] == values["left_out_not_finite"] == "0"
+    _, told = bench.diagnostic("bundle")
+    assert (told["sent"], told["denoising_steps"]) == (values["sent"], "8" if network == "student" else "1")
     _, timing = bench.diagnostic("timing")
     assert (int(timing["student_actions"]) > 10) == (network == "teacher")
     assert bench.set(shadow="") == "shadow is read at configure: deactivate and clean up first"

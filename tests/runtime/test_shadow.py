@@ -368,6 +368,7 @@ def test_a_flight_with_a_shadow(both, tmp_path, network, capsys):
     code, report, said = fly(both, tmp_path, "--seconds", "1.5", "--shadow", network, site_file=QUICK)
     assert code == 0 and not report["faults"], said
     shadow = report["shadow"]
+    assert report["sent"] == ("student" if network == "teacher" else "teacher")
     assert shadow["shadow"] == network and shadow["compared"] > 5
     assert shadow["compared"] + sum(shadow["left_out"].values()) == report["control_steps"]
     assert len(shadow["rms_by_element"]) == 12 and "FR_hip_joint" in shadow["max_by_element"]
@@ -451,4 +452,6 @@ def test_threads_and_engines_are_gone_afterwards(both):
                 assert threading.active_count() == before + 2
                 assert session.log_lines()[-1].startswith(f"shadow: the {network} rides along")
                 assert session.shadow is not None and session.student is not session._rides
+                assert session.sent == ("student" if network == "teacher" else "teacher")
+                assert session.engine is (session.student if network == "teacher" else session.choice.engine)
             assert threading.active_count() == before

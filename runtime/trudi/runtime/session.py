@@ -66,12 +66,18 @@ class Session:
         self.student: Engine | None = None
         self.shadow: Shadow | None = None
         """The other policy, where it rides along."""
+        self.sent: Network = "teacher" if cfg.shadow is None else other(cfg.shadow)
+        """The policy whose actions are sent; where it is the teacher, a student may still stand in for it."""
+        self.engine = self.choice.engine
+        """That policy's."""
         self._student_proof = ""
         self._rides: Engine | None = None
         try:
             if contract.student is not None:
                 self.student, self._student_proof = load_student(bundle)
-            engine = self.student if cfg.shadow == "teacher" and self.student is not None else self.choice.engine
+            if self.sent == "student" and self.student is not None:
+                self.engine = self.student
+            engine = self.engine
             latents = spread_latents(bundle, engine, cfg.spread_latents, file)
             if cfg.shadow is not None:
                 # Not the engine that stands in: the loop may need that while the shadow computes.
@@ -92,10 +98,10 @@ class Session:
                 robot,
                 engine,
                 cfg.loop,
-                student=None if cfg.shadow == "teacher" else self.student,
+                student=self.student if self.sent == "teacher" else None,
                 recorder=self.recorder,
                 spread_latents=latents,
-                sends_student=cfg.shadow == "teacher",
+                sends_student=self.sent == "student",
                 shadow=self.shadow,
             )
         except BaseException:
@@ -112,7 +118,7 @@ class Session:
         """A sentence for each engine that was tried, for the student, and for the shadow."""
         lines = self.choice.log_lines() + [self._student_proof] * (self.student is not None)
         if self.shadow is not None:
-            lines.append(f"shadow: the {self.shadow.network} rides along, the {other(self.shadow.network)} is sent")
+            lines.append(f"shadow: the {self.shadow.network} rides along, the {self.sent} is sent")
         return lines
 
     def close(self) -> None:

@@ -14,7 +14,7 @@ from trudi.runtime.loop import SPANS, STAGES
 from trudi.runtime.realtime import monotonic_ns
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.session import Session
-from trudi.runtime.shadow import Shadow, other
+from trudi.runtime.shadow import Shadow
 from trudi_runtime.topics import RosRobot
 
 OK, WARN, ERROR = DiagnosticStatus.OK, DiagnosticStatus.WARN, DiagnosticStatus.ERROR
@@ -141,7 +141,7 @@ def shadow_status(name: str, session: Session, shadow: Shadow) -> DiagnosticStat
     """How far the actions of the policy that rides along are from those that are sent; a warning where it fails."""
     status = DiagnosticStatus(name=f"{name}: shadow", hardware_id=session.controller.robot.name, level=OK)
     found = shadow.summary()
-    values: dict[str, object] = {"shadow": found.shadow, "sent": other(found.shadow), "compared": found.compared}
+    values: dict[str, object] = {"shadow": found.shadow, "sent": session.sent, "compared": found.compared}
     values |= {f"left_out_{reason}": count for reason, count in found.left_out.items()}
     values |= {"action_rms": found.action_rms, "action_p99": found.action_p99, "action_max": found.action_max}
     values |= {f"evaluation_{key}": value for key, value in (found.evaluation or {}).items()}
@@ -161,13 +161,15 @@ def shadow_status(name: str, session: Session, shadow: Shadow) -> DiagnosticStat
 def bundle_status(name: str, session: Session, digest: str, path: str) -> DiagnosticStatus:
     """Which policy runs, and by what."""
     contract = session.controller.contract
+    student = contract.student if session.sent == "student" else None
     values = {
         "path": path,
         "digest": digest,
         "task": f"{contract.task.backend}:{contract.task.id}",
         "run": contract.provenance.run,
-        "engine": session.choice.engine.info.described,
-        "denoising_steps": contract.sampler.steps,
+        "sent": session.sent,
+        "engine": session.engine.info.described,
+        "denoising_steps": (student or contract).sampler.steps,
     }
     status = DiagnosticStatus(name=f"{name}: bundle", hardware_id=session.controller.robot.name, level=OK)
     status.values, status.message = key_values(values), f"{contract.task.id}, {digest[:12]}"
