@@ -15,11 +15,13 @@ from flights import fly, made_bundle
 from graphs import linear
 
 from trudi.cli import main
+from trudi.runtime.bundle import Bundle
 from trudi.runtime.contract import SCHEMA_VERSION
 from trudi.runtime.controller import Controller, ControllerCfg, Outcome
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.runtime.errors import EngineError, TrudiRuntimeError
 from trudi.runtime.flight.recording import Channel, read_recording, write_recording
+from trudi.runtime.golden import STUDENT_GOLDEN
 from trudi.runtime.loop import ControlLoop, LoopCfg
 from trudi.runtime.realtime import RealtimeCfg, monotonic_ns
 from trudi.runtime.recorder import SHADOW, STATES, TICKS, FlightRecorder, RecorderCfg
@@ -28,6 +30,7 @@ from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.session import Session, SessionCfg
 from trudi.runtime.shadow import Expected, Shadow, ShadowOutcome, check_shadow, shadow_lines
 from trudi.runtime.supervisor import Event
+from trudi.runtime.writing import write_bundle
 
 MS = 1_000_000
 PLAIN = RealtimeCfg(priority=0, lock_memory=False)
@@ -430,6 +433,17 @@ def test_a_bundle_without_a_student_is_refused_with_what_to_do(tmp_path, network
     assert len(line.splitlines()) == 1
 
 
+def test_a_student_that_nothing_was_shown_of_is_not_sent(both, tmp_path, capsys):
+    """In an older bundle it may ride along, as it may stand in."""
+    with Bundle.open(both) as bundle:
+        kept = {name: bundle.read(name) for name in bundle.files if name not in ("bundle.json", STUDENT_GOLDEN)}
+        older = write_bundle(tmp_path / "older", bundle.contract, kept)
+    assert main(["run", str(older), "--shadow", "teacher", "--seconds", "1"]) == 2
+    assert "the student may not be sent: the bundle has no golden_student.npz" in capsys.readouterr().err
+    code, report, said = fly(older, tmp_path, "--seconds", "0.5", "--shadow", "student", site_file=QUICK)
+    assert code == 0 and report["shadow"]["compared"] > 3, said
+
+
 def test_other_latents_cannot_be_compared():
     made = values(latent=True)
     made["student"]["sampler"]["seed"] = 4
@@ -440,7 +454,6 @@ def test_other_latents_cannot_be_compared():
 
 
 def test_threads_and_engines_are_gone_afterwards(both):
-    from trudi.runtime.bundle import Bundle
     from trudi.runtime.robots.mujoco import MujocoCfg, MujocoRobot
     from trudi.runtime.site_file import SiteFile
 

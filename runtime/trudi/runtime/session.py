@@ -16,7 +16,7 @@ from trudi.runtime.engines.faulty import FaultyEngine
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine, Provider
 from trudi.runtime.engines.tensorrt import MODULES
 from trudi.runtime.errors import EngineError, TrudiRuntimeError
-from trudi.runtime.golden import GOLDEN, GoldenCases
+from trudi.runtime.golden import GOLDEN, STUDENT_GOLDEN, GoldenCases
 from trudi.runtime.loop import STAGES, ControlLoop, LoopCfg
 from trudi.runtime.realtime import process_age_s
 from trudi.runtime.recorder import FlightRecorder, RecorderCfg
@@ -55,8 +55,12 @@ class Session:
     def __init__(self, bundle: Bundle, robot: Robot, file: SiteFile, cfg: SessionCfg) -> None:
         """Configures; the supervisor is INACTIVE then. TrudiRuntimeError says what does not fit, before anything moves."""
         contract = bundle.contract
+        self.sent: Network = "teacher" if cfg.shadow is None else other(cfg.shadow)
+        """The policy whose actions are sent; where it is the teacher, a student may still stand in for it."""
         if cfg.shadow is not None:
             check_shadow(contract)
+        if self.sent == "student" and STUDENT_GOLDEN not in bundle.files:
+            raise EngineError(f"the student may not be sent: {NO_STUDENT_GOLDEN}")
         self.controller = Controller(contract, robot.describe(), file, cfg.controller)
         if contract.robot is not None and not any(joint.stiffness for joint in contract.robot.joints):
             raise RobotError(
@@ -66,10 +70,8 @@ class Session:
         self.student: Engine | None = None
         self.shadow: Shadow | None = None
         """The other policy, where it rides along."""
-        self.sent: Network = "teacher" if cfg.shadow is None else other(cfg.shadow)
-        """The policy whose actions are sent; where it is the teacher, a student may still stand in for it."""
         self.engine = self.choice.engine
-        """That policy's."""
+        """That of the policy that is sent."""
         self._student_proof = ""
         self._rides: Engine | None = None
         try:
@@ -184,6 +186,7 @@ def load_student(bundle: Bundle) -> tuple[Engine, str]:
     """The engine of the bundle's student, warm, and a sentence of what it was proven on. EngineError where it is not right.
 
     A bundle without golden cases of its student is an older one: it is taken, and the sentence says so.
+    No session sends it in its teacher's place.
     """
     golden, engine = student_golden(bundle), None
     try:
