@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import threading
 import time
 import tracemalloc
@@ -199,6 +200,42 @@ def test_one_that_is_too_slow_is_never_started(seconds, tmp_path):
     assert "left out for want of time" in shadow_lines(setup.found)[0]
     rows = setup.recorded(tmp_path)
     assert set(rows["outcome"]) <= {ShadowOutcome.NO_TIME, ShadowOutcome.NO_ACTION}
+
+
+@pytest.mark.parametrize(("scheduler", "preempted"), [("SCHED_FIFO", True), ("SCHED_FIFO", False), ("SCHED_OTHER", True)])
+def test_the_time_that_it_may_take(scheduler, preempted, monkeypatch):
+    """8 ms are less than 80 % of a control period, 20 ms, and more than of a command's, 5 ms."""
+    monkeypatch.setattr("trudi.runtime.loop.os.sched_getscheduler", lambda thread: getattr(os, scheduler))
+    setup = Setup(rides=Policy(2.0, lambda call: time.sleep(0.008)))
+    setup.shadow.preempted = preempted
+    assert setup.fly(0.6) is State.ACTIVE
+    in_time = preempted and scheduler == "SCHED_FIFO"
+    assert (setup.found.compared > 5, setup.found.left_out["no_time"] > 5) == (in_time, not in_time)
+
+
+def test_an_action_that_came_late_in_its_step_leaves_that_much_less(monkeypatch):
+    """The action comes 12 ms after its step began: 8 ms more are beyond 80 % of 20 ms."""
+    monkeypatch.setattr("trudi.runtime.loop.os.sched_getscheduler", lambda thread: os.SCHED_FIFO)
+    setup = Setup(sent=Policy(1.0, lambda call: time.sleep(0.012)), rides=Policy(2.0, lambda call: time.sleep(0.008)))
+    setup.shadow.preempted = True
+    assert setup.fly(0.6) is State.ACTIVE
+    assert setup.found.compared == 0 and setup.found.left_out["no_time"] > 5
+
+
+@pytest.mark.parametrize(
+    ("loop", "rides", "preempted"), [(60, 57, True), (4, 1, True), (3, 1, False), (1, 1, False), (0, 0, False)]
+)
+def test_its_priority_is_below_all_that_a_command_waits_for(loop, rides, preempted):
+    """The loop's p, the graph's p - 1, a ROS node's topics p - 2."""
+    asked = []
+    robot = Still()
+    controller = Controller(contract(values()), robot.describe(), arm_file(), ControllerCfg(200.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trudi.runtime.inference.enter_realtime", asked.append)
+        shadow = Shadow("student", Policy(), controller, RealtimeCfg(priority=loop, lock_memory=False))
+        until(lambda: asked)
+    assert shadow.close()
+    assert asked[0].priority == rides and shadow.preempted == preempted
 
 
 def test_one_that_turns_slow_delays_nothing():
