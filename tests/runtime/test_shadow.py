@@ -30,7 +30,7 @@ from trudi.runtime.robots.base import Robot, RobotState
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.session import Session, SessionCfg
 from trudi.runtime.shadow import Expected, Shadow, ShadowOutcome, check_shadow, shadow_lines
-from trudi.runtime.supervisor import Event
+from trudi.runtime.supervisor import Event, FaultCode
 from trudi.runtime.writing import write_bundle
 
 MS = 1_000_000
@@ -328,6 +328,21 @@ def test_a_step_without_an_action_is_left_out():
         assert setup.fly(0.6) is State.ACTIVE
         assert setup.found.compared == 0 and setup.found.left_out["no_action"] == setup.loop.times.steps
         assert (setup.loop.times.students > 5) == (stand_in is not None)
+
+
+def test_an_action_that_is_not_obeyed_is_compared_with_nothing(tmp_path):
+    """The tenth is no number: a fault of the flight, and the last of its control steps."""
+
+    def spoil(call):
+        if call == 10:
+            setup.sent.factor = np.float32(math.nan)
+
+    setup = Setup(sent=Policy(1.0, spoil))
+    assert setup.fly(0.5) is State.FAULT
+    assert setup.controller.supervisor.fault.violation.code is FaultCode.ACTION_NOT_FINITE
+    found, rows = setup.found, setup.recorded(tmp_path)
+    assert found.error == "" and not setup.shadow.broken and len(rows) == setup.loop.times.steps == 10
+    assert rows["outcome"][-1] == ShadowOutcome.NO_ACTION and found.action_max == pytest.approx(0.28, rel=1e-5)
 
 
 def test_a_student_that_is_sent_has_nobody_to_stand_in():
