@@ -505,6 +505,13 @@ def test_other_latents_cannot_be_compared():
         check_shadow(contract(made))
     check_shadow(contract(values(latent=True)))
     check_shadow(contract(values()))
+    made = values()  # a fixed latent is inside either graph, and as large as its own prior
+    for sampler in (made["sampler"], made["student"]["sampler"]):
+        sampler |= {"noise": "fixed", "seed": 3}
+    check_shadow(contract(made))
+    made["student"]["sampler"]["latent_std"] = 0.5
+    with pytest.raises(TrudiRuntimeError, match="the policy's latents are fixed, its student's fixed, or drawn otherwise"):
+        check_shadow(contract(made))
 
 
 def test_threads_and_engines_are_gone_afterwards(both, monkeypatch):
