@@ -520,7 +520,7 @@ def test_the_gate_measures_until_the_ratio_is_known(capsys):
     fine = judge(teacher, student, TASK, distiller_cfg)
     assert fine.episodes == len(fine.student.returns) == len(fine.student.lengths) == 10
     whole = judge(
-        teacher, student, TASK, replace(distiller_cfg, gate=GateCfg(gate_episodes=10, precision=1e-9, gate_max_episodes=10))
+        teacher, student, TASK, replace(distiller_cfg, gate=GateCfg(gate_episodes=10, precision=1e-9, gate_max_episodes=4))
     )
     torch.testing.assert_close(fine.student.returns, whole.student.returns, rtol=1e-3, atol=0.1)
     assert fine.ratio.half_width > 1e-9 and fine.to_plain()["episodes"] == 10

@@ -118,7 +118,9 @@ class Agent(nn.Module):
     def denoising(self) -> DenoisingPolicy:
         """The policy of a TruDi run; TrainError where it is another kind of policy."""
         if not isinstance(self.policy, DenoisingPolicy):
-            raise TrainError("this is a run of --algo reppo: its Gaussian policy has no denoising steps to export or distill")
+            raise TrainError(
+                "this is a run of --algo reppo: its Gaussian policy has no denoising steps to export or distill"
+            )
         return self.policy
 
     def sync_old_policy(self) -> None:

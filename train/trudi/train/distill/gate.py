@@ -77,7 +77,7 @@ class Verdict:
         lines.append(f"{'PASS' if self.passed else 'FAIL'}     {found} ({needed})")
         if not self.passed and ratio.value >= cfg.min_ratio:
             narrow = [f"--precision below {ratio.half_width:.2g}"] if ratio.half_width <= cfg.precision else []
-            more = [f"--gate-max-episodes above {self.episodes}"] if self.episodes >= cfg.gate_max_episodes else []
+            more = [f"--gate-max-episodes above {self.episodes}"] if self.episodes >= cfg.most_episodes else []
             wanted = " and ".join(["--resume", *narrow, *more])
             lines.append(f"the ratio is good enough, the interval too wide: decide it with more episodes, {wanted}")
         return "\n".join(lines)
@@ -133,11 +133,11 @@ def judge(teacher: Agent, student: Agent, task: str, settings: DistillCfg) -> Ve
     by_student: list[EvalResult] = []
     done = 0
     while True:
-        count, seed = min(cfg.gate_episodes, cfg.gate_max_episodes - done), cfg.gate_seed + done
+        count, seed = min(cfg.gate_episodes, cfg.most_episodes - done), cfg.gate_seed + done
         by_teacher.append(measure(teacher, task, settings.teacher_sampler, count, seed))
         by_student.append(measure(student, task, settings.sampler, count, seed))
         done += count
         of_teacher, of_student = EvalResult.joined(by_teacher), EvalResult.joined(by_student)
         ratio = paired_ratio(of_teacher.returns, of_student.returns)
-        if ratio.half_width <= cfg.precision or done >= cfg.gate_max_episodes:
+        if ratio.half_width <= cfg.precision or done >= cfg.most_episodes:
             return Verdict(cfg, settings.teacher_sampler, settings.sampler, of_teacher, of_student, ratio)

@@ -49,20 +49,24 @@ class GateCfg:
     gate_episodes: int = 128
     """Episodes of each, on the same seeds and latents; as many again until the interval is narrow enough."""
     gate_max_episodes: int = 1024
-    """Where that ends. A teacher whose episodes differ much needs many: two policies that are almost one soon go different
-    ways."""
+    """Where that ends, if `gate_episodes` are not more. A teacher whose episodes differ much needs many: two policies that
+    are almost one soon go different ways."""
     precision: float = 0.02
-    """Half of the interval's width that is narrow enough. When to stop depends on the width alone, not on the verdict."""
+    """Half of the interval's width that is narrow enough. When to stop depends on the width alone, not on the verdict; as
+    the width is measured too, the interval is a little too narrow."""
     gate_seed: int = 2_000_000
     """Seed of the first of them, away from those of training and of its evaluations."""
 
     def __post_init__(self) -> None:
         if self.gate_episodes < 2:
             raise TrainError(f"gate_episodes is {self.gate_episodes}; an interval needs at least 2")
-        if self.gate_max_episodes < self.gate_episodes:
-            raise TrainError(f"gate_max_episodes is {self.gate_max_episodes}, below gate_episodes, {self.gate_episodes}")
         if not self.precision > 0.0:
             raise TrainError(f"precision is {self.precision}; it must be positive")
+
+    @property
+    def most_episodes(self) -> int:
+        """Episodes after which measuring ends."""
+        return max(self.gate_episodes, self.gate_max_episodes)
 
 
 @dataclass(frozen=True)
