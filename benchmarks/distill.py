@@ -52,8 +52,6 @@ TEACHERS = {
     "walker_walk": "walker_walk_0",
     "panda_pick_cube": "panda_pick_cube_0",
 }
-EPISODES = {"walker_walk": 512}
-"""Where some episodes go wrong, for the teacher as well, an interval needs more of them."""
 
 
 @dataclass(frozen=True)
@@ -155,6 +153,8 @@ def grid(trained: int) -> Iterator[tuple[int, Spacing, str]]:
 def distilled(one: Student, teacher: TrainedRun, folder: Path) -> Path:
     """Makes or continues a student; returns its run. A student that fails its gate is a result too."""
     out = folder / one.name()
+    if (out / VERDICT).exists():
+        return out
     command = [sys.executable, "-m", "trudi.cli", "distill"]
     if (out / "checkpoints" / "last").exists():
         command += ["--resume", str(out)]
@@ -176,7 +176,6 @@ def students(trained: TrainedRun, kept: Kept, episodes: int, folder: Path) -> No
 
         def make(one: Student = one) -> dict:
             path = distilled(one, trained, folder)
-            verdict = json.loads((path / VERDICT).read_text())
             student = TrainedRun.open(path)
             latent = "zero" if one.latent == "zero" else "fresh"
             return {
@@ -185,10 +184,6 @@ def students(trained: TrainedRun, kept: Kept, episodes: int, folder: Path) -> No
                 "spacing": "schedule",
                 "latent": latent,
                 "width": student.cfg.policy.width,
-                "gate_ratio": verdict["ratio"],
-                "gate_passed": verdict["passed"],
-                "elapsed_s": verdict["elapsed_s"],
-                "share_of_teacher_time": verdict["share_of_teacher_time"],
                 "load": round(os.getloadavg()[0], 1),
                 **run(student.agent, trained, episodes, None, "schedule", latent),
             }
@@ -228,7 +223,15 @@ def latency(trained: TrainedRun, kept: Kept, calls: int, folder: Path) -> None:
     kept.once(f"latency {sum((folder / one.name() / VERDICT).exists() for one in STUDENTS)} {calls}", make)
 
 
-def summary(name: str, trained: TrainedRun, kept: Kept, episodes: int) -> dict:
+def judged(path: Path) -> dict:
+    """What a student's run says of its gate and its time."""
+    verdict = json.loads((path / VERDICT).read_text())
+    names = {"ratio": "gate_ratio", "ratio_ci95": "gate_ci95", "episodes": "gate_episodes", "passed": "gate_passed"}
+    names |= dict.fromkeys(("elapsed_s", "share_of_teacher_time"))
+    return {to or name: verdict[name] for name, to in names.items()}
+
+
+def summary(name: str, trained: TrainedRun, kept: Kept, episodes: int, folder: Path) -> dict:
     """What the tables show of one teacher."""
     base = kept.rows.get(f"teacher {trained.agent.policy.cfg.steps} schedule zero")
     rows = []
@@ -237,8 +240,10 @@ def summary(name: str, trained: TrainedRun, kept: Kept, episodes: int) -> dict:
             continue
         returns = torch.tensor(row["returns"])
         ratio = paired_ratio(torch.tensor(base["returns"]), returns)
+        of_student = judged(folder / row["policy"]) if key.startswith("student") and "width" in row else {}
         rows.append(
             {one: value for one, value in row.items() if one != "returns"}
+            | of_student
             | {"return_mean": float(returns.mean()), "ratio": ratio.value, "ratio_ci95": [ratio.low, ratio.high]}
         )
     timed = [row for key, row in kept.rows.items() if key.startswith("latency")]
@@ -275,7 +280,9 @@ def page(found: list[dict]) -> Iterator[str]:
     yield "latent, on the same episodes, with its 95 % paired bootstrap interval. Variation: change of an element a second,"
     yield "averaged over elements; jumps: ticks a second at which an element changes by more than half of its range."
     yield "Latent: 0; `fixed`, one draw for all; `fresh`, a draw at every tick. Time: the student's share of its teacher's;"
-    yield "load: the load average of the machine at its end; a distillation takes one core."
+    yield "load: the load average of the machine at its end; a distillation takes one core. Gate: the verdict of `trudi"
+    yield "distill` on episodes of its own, with ratio, interval and how many it took (zero latent against zero latent,"
+    yield "fresh ones against fresh ones, `score` against the SDE); a student is judged by this where returns vary."
     for one in found:
         yield from ("", f"## {one['name']}", "")
         yield f"{one['task']}, {one['episodes']} episodes; teacher: {one['teacher']}."
@@ -287,6 +294,8 @@ def page(found: list[dict]) -> Iterator[str]:
             low, high = row["ratio_ci95"]
             share = f"{row['share_of_teacher_time']:.1%}" if "share_of_teacher_time" in row else ""
             gate = {True: "pass", False: "fail", None: ""}[row.get("gate_passed")]
+            if "gate_ci95" in row:
+                gate += " {:.4f}, {:.4f} to {:.4f}, {}".format(row["gate_ratio"], *row["gate_ci95"], row["gate_episodes"])
             yield (
                 f"| {row['policy']} | {row['steps']} | {row['spacing']} | {row['latent']} | "
                 f"{row['return_mean']:.1f} +- {row['return_std']:.1f} | {row['ratio']:.4f} | {low:.4f} to {high:.4f} | "
@@ -309,7 +318,7 @@ def main() -> None:
     parser.add_argument("--teacher", nargs="*", default=[], metavar="NAME=RUN", help="where a teacher's run is")
     parser.add_argument("--runs", type=Path, default=Path("runs/distill"), help="where students and measurements are kept")
     parser.add_argument("--learning", type=Path, default=Path("runs/learning"), help="where learning.py keeps its runs")
-    parser.add_argument("--episodes", type=int, help="of every policy; by default 64, of a walker 512")
+    parser.add_argument("--episodes", type=int, default=64)
     parser.add_argument("--calls", type=int, default=20_000, help="calls of every graph")
     args = parser.parse_args()
     paths = {name: args.learning / folder for name, folder in TEACHERS.items()}
@@ -324,16 +333,15 @@ def main() -> None:
         trained = TrainedRun.open(path)
         folder = args.runs / name
         folder.mkdir(parents=True, exist_ok=True)
-        episodes = args.episodes or EPISODES.get(name, 64)
-        identity = f"{(path / 'checkpoints' / 'last').resolve().name}, {episodes} episodes"
+        identity = f"{(path / 'checkpoints' / 'last').resolve().name}, {args.episodes} episodes"
         kept = Kept(folder / "measured.json", identity)
         if "steps" in args.parts:
-            few_steps(trained, kept, episodes)
+            few_steps(trained, kept, args.episodes)
         if "students" in args.parts:
-            students(trained, kept, episodes, folder)
+            students(trained, kept, args.episodes, folder)
         if "latency" in args.parts:
             latency(trained, kept, args.calls, folder)
-        found.append(summary(name, trained, kept, episodes))
+        found.append(summary(name, trained, kept, args.episodes, folder))
         write(found)
 
 

@@ -109,7 +109,7 @@ class DistillCfg:
     update: UpdateCfg = field(default_factory=lambda: UpdateCfg(epochs=6, minibatch_size=256))
     """`epochs` counts an iteration's new states; minibatches are drawn from all that are kept."""
     gate: Annotated[GateCfg, tyro.conf.arg(name="")] = field(default_factory=GateCfg)
-    evaluate_every: int = 5
+    evaluate_every: int = 10
     """Iterations between evaluations of the student; 0 evaluates only at the end."""
     evaluate_episodes: int = 10
     """Episodes of each."""
