@@ -53,7 +53,7 @@ SEED = 5_000_000
 MEASURE = 3  # goes up when what is measured changes: everything is measured again
 NEAR = ("--gamma", "0.75")  # a horizon of 4 ticks, where the preset's is 10
 OPTIONS = {f"{algo}-{seed}": () for algo in ("trudi", "reppo") for seed in range(3)}
-OPTIONS |= {f"{algo}-near-{seed}": NEAR for algo in ("trudi", "reppo") for seed in range(1)}
+OPTIONS |= {f"{algo}-near-{seed}": NEAR for algo in ("trudi", "reppo") for seed in range(3)}
 SAMPLERS = {"trudi": ("sde", "fresh", "held", "zero"), "reppo": ("sde", "zero")}
 TEACHERS = {"trudi-0": "", "trudi-near-0": "near-"}  # and what their students' names begin with
 STUDENTS = {"dagger-zero": ("zero",), "critic-zero": ("zero",)} | dict.fromkeys(
@@ -261,7 +261,7 @@ def write(rows: list[dict], folders: dict[str, Path], steps_per_s: float) -> Non
     commits = {json.loads((path / ABOUT).read_text()).get("git_commit") or "unknown" for path in folders.values()}
     cfg = load_config(None, TASK)
     verdicts = {
-        name: {key: json.loads((path / VERDICT).read_text())[key] for key in ("ratio", "ratio_ci95", "passed")}
+        name: {key: json.loads((path / VERDICT).read_text())[key] for key in ("ratio", "ratio_ci95", "episodes", "passed")}
         for name, path in folders.items()
         if (path / VERDICT).exists()
     }
@@ -348,11 +348,12 @@ def page(content: dict) -> Iterator[str]:
                     f"{mean(row['success_rate'] for row in of):.1%} | {shown(mean(counted) if counted else math.nan, 2)} |"
                 )
     if content["gates"]:
-        yield from ("", "Gates of `trudi distill` (128 episodes in pairs; `score` against the SDE):", "")
-        yield from ("| student | ratio | 95 % interval | |", "|---|---|---|---|")
+        yield from ("", "Gates of `trudi distill` (episodes in pairs; `score` against the SDE):", "")
+        yield from ("| student | ratio | 95 % interval | episodes | |", "|---|---|---|---|---|")
         for name, gate in content["gates"].items():
             low, high = gate["ratio_ci95"]
-            yield f"| {name} | {gate['ratio']:.4f} | {low:.4f} to {high:.4f} | {'pass' if gate['passed'] else 'fail'} |"
+            found = f"{gate['ratio']:.4f} | {low:.4f} to {high:.4f} | {gate['episodes']}"
+            yield f"| {name} | {found} | {'pass' if gate['passed'] else 'fail'} |"
     if (HERE / "multimodal.png").exists():
         yield from ("", "Paths of 16 episodes in each of four contexts, turned so that all start at the left end:", "")
         yield "![paths](multimodal.png)"
