@@ -178,7 +178,8 @@ class Player:
         """
         controller, now_ns = self.controller, inputs.now_ns
         if inputs.failure is not None:
-            controller.fail(Violation(inputs.failure, "the loop failed", math.nan, math.nan), now_ns)
+            cause = f"{inputs.failure.name}, which came to the controller from outside"
+            controller.fail(Violation(inputs.failure, cause, math.nan, math.nan), now_ns)
         for index, (at_ns, values) in enumerate(inputs.given):
             if at_ns is not None:
                 controller.command(index, values, at_ns)
