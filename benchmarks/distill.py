@@ -75,6 +75,7 @@ STUDENTS = [
     Student("dagger", 1, "seeded"),
     Student("dagger", 2, "seeded"),
     Student("score", 1, "seeded"),
+    Student("score", 2, "seeded"),
     Student("dagger", 1, "zero", half_width=True),
 ]
 

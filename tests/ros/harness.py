@@ -255,6 +255,10 @@ class Bench:
         assert success, message
         return json.loads(message)
 
+    def stood_still(self):
+        """What the simulated robot says of times at which the machine did not let it run; empty where there were none."""
+        return [note for note in self.report()["notes"] if "fell behind the wall clock" in note]
+
     # Going somewhere.
 
     def ready(self):

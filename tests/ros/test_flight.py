@@ -30,16 +30,24 @@ def test_the_demo_policy_swings_the_pole_up(bench, cartpole):
     bench.sim_robot("CartpoleSwingup-v1")
     process = bench.runtime(cartpole, "cartpole")
     bench.ready()
-    bench.stand()
-    bench.await_state("ACTIVE")
-    time.sleep(11.0)
-    bench.granted("stop")
+    for _ in range(3):
+        before = bench.stood_still()
+        bench.stand()
+        bench.await_state("ACTIVE")
+        time.sleep(11.0)
+        stopped, message = bench.trigger("stop")
+        if stopped:
+            break
+        # A robot that says nothing for want of a processor is rightly faulted, and that flight shows nothing else.
+        assert bench.stood_still() != before, message
+        until(lambda: bench.trigger("reset")[0], "reset")
+        assert bench.trigger("reset_pose", SIM)[0]
+    assert stopped, message
     bench.await_state("STAND")
     assert bench.transition("deactivate")
     bench.await_state("INACTIVE")
     report = bench.report()
-    assert len(report["returns"]) == 1
-    assert 750.0 < report["returns"][0] < 850.0
+    assert 750.0 < report["returns"][-1] < 850.0
     assert not unsafe(report)
     _, timing = bench.diagnostic("timing")
     assert int(timing["control_steps"]) > 1000
