@@ -6,7 +6,8 @@ import numpy as np
 from bundles import JOINTS, LIMITS, contract, go1_values, graph, plain, term
 
 from trudi.runtime.controller import Controller, ControllerCfg, Outcome
-from trudi.runtime.robots.base import RobotDescription, RobotJoint, RobotState
+from trudi.runtime.realtime import monotonic_ns
+from trudi.runtime.robots.base import Robot, RobotDescription, RobotJoint, RobotState
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event
@@ -77,6 +78,29 @@ def arm_robot(**changes) -> RobotDescription:
         "command_timeout_s": 0.1,
     }
     return RobotDescription(**fields | changes)
+
+
+class Still(Robot):
+    """The arm at rest in its default pose: one state a tick, commands go nowhere."""
+
+    def __init__(self):
+        self.description = arm_robot(shared_clock=True)
+        self.state = RobotState.zeros(self.description)
+        self.state.joint_position[:] = [-0.5, 0.0, 0.1]
+        self.given = False
+
+    def describe(self):
+        return self.description
+
+    def read(self):
+        self.given = not self.given
+        if not self.given:
+            return None
+        self.state.stamp_ns = self.state.received_ns = monotonic_ns()
+        return self.state
+
+    def write(self, command):
+        pass
 
 
 def arm_file(**fields) -> SiteFile:

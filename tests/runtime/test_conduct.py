@@ -8,7 +8,7 @@ import time
 import numpy as np
 import pytest
 from bundles import contract, go1_values, graph, term
-from control import arm_file, arm_robot, arm_values
+from control import Still, arm_file, arm_values
 from flights import PATIENCE, until
 from graphs import linear
 
@@ -17,8 +17,7 @@ from trudi.runtime.controller import Controller, ControllerCfg
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.runtime.errors import TrudiRuntimeError
 from trudi.runtime.loop import ControlLoop, LoopCfg
-from trudi.runtime.realtime import RealtimeCfg, monotonic_ns
-from trudi.runtime.robots.base import Robot, RobotState
+from trudi.runtime.realtime import RealtimeCfg
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.injection import Fault
 from trudi.runtime.signals import CAUGHT, Signals
@@ -27,26 +26,16 @@ from trudi.runtime.supervisor import Event
 LOST_S, SLOW_S = 1.0, 1.5
 
 
-class Still(Robot):
+class Blinding(Still):
     """Measures the default pose, until it goes blind."""
 
     def __init__(self):
-        self.description = arm_robot(shared_clock=True)
-        self.state = RobotState.zeros(self.description)
-        self.state.joint_position[:] = [-0.5, 0.0, 0.1]
-        self.given = self.blind = False
-        self.states = []
-
-    def describe(self):
-        return self.description
+        super().__init__()
+        self.blind, self.states = False, []
 
     def read(self):
-        self.given = not self.given
-        if not self.given:
-            return None
-        self.state.stamp_ns = self.state.received_ns = monotonic_ns()
         self.state.joint_velocity[0] = np.nan if self.blind else 0.0
-        return self.state
+        return super().read()
 
     def write(self, command):
         self.states.append(command.state)
@@ -74,7 +63,7 @@ class Session:
         values = arm_values([shown])
         values["graph"], values["commands"] = graph(3, 2), go1_values()["commands"]
         values["safety"]["max_overruns_in_row"] = PATIENCE
-        self.robot, self.recorder = Still(), recorder
+        self.robot, self.recorder = Blinding(), recorder
         file = arm_file(stand_s=stand_s, safety={"command_lost_s": LOST_S})
         self.controller = Controller(contract(values), self.robot.describe(), file, ControllerCfg(200.0))
         assert self.controller.request(Event.CONFIGURE, 0) is None

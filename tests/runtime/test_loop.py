@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from bundles import contract, graph, term
-from control import arm_file, arm_robot, arm_values
+from control import Still, arm_file, arm_robot, arm_values
 from graphs import linear
 
 from trudi.runtime.controller import Controller, ControllerCfg
@@ -18,34 +18,11 @@ from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.runtime.inference import InferenceThread
 from trudi.runtime.loop import ENDED, ControlLoop, LoopCfg
 from trudi.runtime.realtime import RealtimeCfg, monotonic_ns
-from trudi.runtime.robots.base import Robot, RobotState
+from trudi.runtime.robots.base import RobotState
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.supervisor import Event, FaultCode, Motors, Violation
 
 PLAIN = RealtimeCfg(priority=0, lock_memory=False)
-
-
-class Still(Robot):
-    """Measures the default pose, one state a tick."""
-
-    def __init__(self):
-        self.description = arm_robot(shared_clock=True)
-        self.state = RobotState.zeros(self.description)
-        self.state.joint_position[:] = [-0.5, 0.0, 0.1]
-        self.given = False
-
-    def describe(self):
-        return self.description
-
-    def read(self):
-        self.given = not self.given
-        if not self.given:
-            return None
-        self.state.stamp_ns = self.state.received_ns = monotonic_ns()
-        return self.state
-
-    def write(self, command):
-        pass
 
 
 class Slow(OnnxEngine):

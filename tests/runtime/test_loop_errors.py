@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 from bundles import contract, graph, term
-from control import arm_file, arm_robot, arm_values
+from control import Still, arm_file, arm_values
 from flights import PATIENCE
 from graphs import linear
 
@@ -13,7 +13,7 @@ from trudi.runtime.controller import Controller, ControllerCfg
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.runtime.loop import ControlLoop, LoopCfg
 from trudi.runtime.realtime import RealtimeCfg, monotonic_ns
-from trudi.runtime.robots.base import Robot, RobotError, RobotState
+from trudi.runtime.robots.base import RobotError
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.checker import is_safe
 from trudi.runtime.supervisor import Event
@@ -21,25 +21,12 @@ from trudi.runtime.supervisor import Event
 DEADLINE_NS = 10_000_000_000
 
 
-class Failing(Robot):
+class Failing(Still):
     """Measures the default pose; a write fails where it is told to."""
 
     def __init__(self):
-        self.description = arm_robot(shared_clock=True)
-        self.state = RobotState.zeros(self.description)
-        self.state.joint_position[:] = [-0.5, 0.0, 0.1]
-        self.given = self.fails = False
-        self.sent = []
-
-    def describe(self):
-        return self.description
-
-    def read(self):
-        self.given = not self.given
-        if not self.given:
-            return None
-        self.state.stamp_ns = self.state.received_ns = monotonic_ns()
-        return self.state
+        super().__init__()
+        self.fails, self.sent = False, []
 
     def write(self, command):
         if self.fails:

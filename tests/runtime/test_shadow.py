@@ -10,7 +10,7 @@ import tracemalloc
 import numpy as np
 import pytest
 from bundles import contract, graph, term
-from control import arm_file, arm_robot, arm_values
+from control import Still, arm_file, arm_values
 from fault_matrix import QUICK
 from flights import fly, made_bundle
 from graphs import linear
@@ -26,7 +26,6 @@ from trudi.runtime.golden import STUDENT_GOLDEN
 from trudi.runtime.loop import ControlLoop, LoopCfg
 from trudi.runtime.realtime import RealtimeCfg, monotonic_ns
 from trudi.runtime.recorder import SHADOW, STATES, TICKS, FlightRecorder, RecorderCfg
-from trudi.runtime.robots.base import Robot, RobotState
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.session import Session, SessionCfg
 from trudi.runtime.shadow import Expected, Shadow, ShadowOutcome, check_shadow, shadow_lines
@@ -40,25 +39,13 @@ RATE = [0.01, 0.02, 0.03]
 DIVERGENCE = {"action_rms": 0.125, "action_p99": 0.25, "action_max": 0.5, "observations": 100}
 
 
-class Still(Robot):
+class Turning(Still):
     """Measures the default pose and a constant rate, one state a tick; keeps what it is sent."""
 
     def __init__(self):
-        self.description = arm_robot(shared_clock=True)
-        self.state = RobotState.zeros(self.description)
-        self.state.joint_position[:] = [-0.5, 0.0, 0.1]
+        super().__init__()
         self.state.angular_velocity[:] = RATE
-        self.given, self.sent = False, []
-
-    def describe(self):
-        return self.description
-
-    def read(self):
-        self.given = not self.given
-        if not self.given:
-            return None
-        self.state.stamp_ns = self.state.received_ns = monotonic_ns()
-        return self.state
+        self.sent = []
 
     def write(self, command):
         self.sent.append((command.state, command.position.copy()))
@@ -92,7 +79,7 @@ class Setup:
     """A loop with a policy that is sent and one that rides along, and what it recorded."""
 
     def __init__(self, sent=None, rides=None, network="student", latent=False, rate_hz=200.0, stand_in=None):
-        self.robot, self.rows = Still(), []
+        self.robot, self.rows = Turning(), []
         self.sent, self.rides = sent or Policy(latent=latent), rides or Policy(2.0, latent=latent)
         controller = Controller(
             contract(values(latent)), self.robot.describe(), arm_file(stand_s=0.02), ControllerCfg(rate_hz)
@@ -230,7 +217,7 @@ def test_an_action_that_came_late_in_its_step_leaves_that_much_less(monkeypatch)
 def test_its_priority_is_below_all_that_a_command_waits_for(loop, rides, preempted):
     """The loop's p, the graph's p - 1, a ROS node's topics p - 2."""
     asked = []
-    robot = Still()
+    robot = Turning()
     controller = Controller(contract(values()), robot.describe(), arm_file(), ControllerCfg(200.0))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("trudi.runtime.inference.enter_realtime", asked.append)
