@@ -523,6 +523,7 @@ def test_the_gate_measures_until_the_ratio_is_known(capsys):
         teacher, student, TASK, replace(distiller_cfg, gate=GateCfg(gate_episodes=10, precision=1e-9, gate_max_episodes=4))
     )
     torch.testing.assert_close(fine.student.returns, whole.student.returns, rtol=1e-3, atol=0.1)
+    assert not torch.equal(fine.student.returns[:4], fine.student.returns[4:8])  # a block is not measured twice
     assert fine.ratio.half_width > 1e-9 and fine.to_plain()["episodes"] == 10
     rough = judge(teacher, student, TASK, replace(distiller_cfg, gate=GateCfg(gate_episodes=4, precision=1e9)))
     assert rough.episodes == 4
