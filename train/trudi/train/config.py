@@ -14,6 +14,7 @@ from trudi.runtime import yaml_file as runtime_yaml
 from trudi.runtime.errors import TrudiRuntimeError
 from trudi.train.agent import Algorithm, DualsCfg, OptimCfg
 from trudi.train.critic import CriticCfg
+from trudi.train.envs.base import SimCfg
 from trudi.train.errors import TrainError, near_matches
 from trudi.train.evaluation import EvalCfg
 from trudi.train.policy import PolicyCfg
@@ -57,6 +58,7 @@ class TrainCfg:
     uninterrupted one."""
     keep_checkpoints: int = 2
     """Numbered checkpoints kept beside `best`."""
+    sim: SimCfg = field(default_factory=SimCfg)
     policy: PolicyCfg = field(default_factory=PolicyCfg)
     critic: CriticCfg = field(default_factory=CriticCfg)
     trust_region: TrustRegionCfg = field(default_factory=TrustRegionCfg)

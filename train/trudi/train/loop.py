@@ -209,7 +209,7 @@ class Learner:
     def evaluate(self) -> EvalResult:
         """The policy's score on fresh environments; training's random numbers are untouched."""
         cfg = self.cfg.evaluation
-        env = make_env(self.cfg.task, cfg.episodes, cfg.seed, device=self.device, stagger=False)
+        env = make_env(self.cfg.task, cfg.episodes, cfg.seed, device=self.device, stagger=False, sim=self.cfg.sim)
         return evaluate(self.agent, env, cfg)
 
     def is_best(self, evaluation: EvalResult) -> bool:
@@ -256,4 +256,4 @@ class Learner:
 
     def _simulator(self) -> VectorEnv:
         seed = simulator_seed(self.cfg.seed, self.counters.iteration, self.attempt)
-        return make_env(self.cfg.task, self.cfg.num_envs, seed, device=self.device)
+        return make_env(self.cfg.task, self.cfg.num_envs, seed, device=self.device, sim=self.cfg.sim)

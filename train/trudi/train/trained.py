@@ -39,7 +39,7 @@ class TrainedRun:
         cfg = dataclasses.replace(folder.config(), device="cpu")
         configure_cpu()
         saved = folder.load_checkpoint(which)
-        env = make_env(cfg.task, 1, 0, device=torch.device("cpu"), stagger=False)
+        env = make_env(cfg.task, 1, 0, device=torch.device("cpu"), stagger=False, sim=cfg.sim)
         try:
             agent = make_agent(cfg, env)
             period = env.control_period_s
@@ -54,4 +54,4 @@ class TrainedRun:
 
     def episodes(self, count: int, seed: int) -> VectorEnv:
         """A simulator for `count` evaluation episodes, seeded from `seed` on."""
-        return make_env(self.cfg.task, count, seed, device=torch.device("cpu"), stagger=False)
+        return make_env(self.cfg.task, count, seed, device=torch.device("cpu"), stagger=False, sim=self.cfg.sim)

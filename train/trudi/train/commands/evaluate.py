@@ -59,7 +59,7 @@ def main(argv: list[str]) -> int:
     saved = folder.load_checkpoint(args.checkpoint)
     if args.video is not None:
         check_video(cfg.task)
-    env = make_env(cfg.task, settings.episodes, settings.seed, device=device, stagger=False)
+    env = make_env(cfg.task, settings.episodes, settings.seed, device=device, stagger=False, sim=cfg.sim)
     agent = make_agent(dataclasses.replace(cfg, device=args.device), env)
     state.load_agent(dict(saved.tensors), agent)
 

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from trudi.train.errors import TrainError
+
+
+@dataclass(frozen=True)
+class SimCfg:
+    """What a user may tell a simulator beyond the task's name. None leaves a choice to the adapter."""
+
+    action_bound: float | None = None
+    """Largest raw action where the simulator does not bound its actions (Isaac Lab, mjlab): the policy's [-1, 1] becomes
+    [-bound, bound], before the action term's own scale."""
+
+    def __post_init__(self) -> None:
+        if self.action_bound is not None and not 0.0 < self.action_bound < float("inf"):
+            raise TrainError(f"sim.action_bound is {self.action_bound}; it must be positive and finite")
+
+    def refuse_action_bound(self, backend: str) -> None:
+        """TrainError where a bound is given to a simulator that has its own."""
+        if self.action_bound is not None:
+            raise TrainError(f"sim.action_bound is for simulators without bounds; {backend}'s tasks have their own")
 
 
 @dataclass(frozen=True)
@@ -76,7 +97,10 @@ class TaskInfo:
 
 
 class VectorEnv(Protocol):
-    """A vectorised simulator. Actions are in [-1, 1]; tensors live on `device`."""
+    """A vectorised simulator. Actions are in [-1, 1]; tensors live on `device`.
+
+    `trudi.train.envs.conformance` checks everything that is said here.
+    """
 
     task: str
     """The task as the user names it, `backend:name`."""
@@ -88,6 +112,10 @@ class VectorEnv(Protocol):
     control_period_s: float
     """Simulated seconds per step."""
     max_episode_steps: int
+    info: TaskInfo
+    """The task's sizes and the order of its observations."""
+    exceptions: Mapping[str, str]
+    """Checks of the conformance suite that this simulator cannot pass, by name, each with the reason."""
 
     def reset(self) -> Observation:
         """Starts every environment's first episode; called once, before the first step."""
@@ -97,9 +125,32 @@ class VectorEnv(Protocol):
         """Steps all environments by one action each (envs, actions); an ended one starts its next episode."""
         ...
 
+    def state(self) -> dict[str, Tensor]:
+        """What outlives an episode and steers the task (curriculum, commands), for checkpoints; often nothing."""
+        ...
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Puts a `state` back, after `reset`; TrainError where it is another task's."""
+        ...
+
     def close(self) -> None:
         """Frees the simulator; closing twice is allowed."""
         ...
+
+
+class Stateless:
+    """`exceptions`, `state` and `restore` of a simulator that passes every check and carries nothing between episodes."""
+
+    exceptions: Mapping[str, str] = {}
+
+    def state(self) -> dict[str, Tensor]:
+        """Nothing."""
+        return {}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Takes nothing."""
+        if state:
+            raise TrainError(f"the simulator's state in the checkpoint ({', '.join(sorted(state))}) is another task's")
 
 
 class EpisodeTracker:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from trudi.train.devices import release_free_memory
-from trudi.train.envs.base import EpisodeTracker, Observation, StepResult, TaskInfo
+from trudi.train.envs.base import EpisodeTracker, Observation, SimCfg, Stateless, StepResult, TaskInfo
 from trudi.train.errors import TrainError, near_matches
 
 Array = NDArray[Any]
@@ -119,7 +119,15 @@ def describe_task(name: str) -> TaskInfo:
         pool.close()
 
 
-class EnvPoolEnv:
+def make(
+    name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
+) -> EnvPoolEnv:
+    """A fresh pool, with meshes left out of the models where the task does not need them."""
+    sim.refuse_action_bound("EnvPool")
+    return EnvPoolEnv(name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger)
+
+
+class EnvPoolEnv(Stateless):
     """A `VectorEnv` on EnvPool.
 
     With `stagger`, every environment's first episode is truncated after a random number of steps, so that episodes do

@@ -17,7 +17,7 @@ from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trudi.train.envs.base import EpisodeTracker, Observation, StepResult, TaskInfo
+from trudi.train.envs.base import EpisodeTracker, Observation, SimCfg, Stateless, StepResult, TaskInfo
 from trudi.train.envs.reach_around import ReachAround
 from trudi.train.errors import TrainError, near_matches
 
@@ -90,7 +90,15 @@ def _available_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-class MujocoEnv:
+def make(
+    name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
+) -> MujocoEnv:
+    """A fresh simulator of one of this backend's tasks."""
+    sim.refuse_action_bound("the mujoco backend")
+    return MujocoEnv(name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger)
+
+
+class MujocoEnv(Stateless):
     """A `VectorEnv` on MuJoCo. No task here terminates: an episode is truncated after `max_episode_steps`.
 
     Episode e of environment i (both from 0) is decided by seed + i and e alone. With `stagger`, every environment's first

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
+from typing import Protocol, cast
 
 import torch
 
-from trudi.train.envs.base import TaskInfo, VectorEnv
+from trudi.train.envs.base import SimCfg, TaskInfo, VectorEnv
 from trudi.train.errors import TrainError, near_matches
 
-EnvFactory = Callable[..., VectorEnv]
+
+class Adapter(Protocol):
+    """What a module of this folder offers for one simulator. Importing the module imports the simulator."""
+
+    def task_names(self) -> list[str]:
+        """Its tasks' names, without the backend."""
+        ...
+
+    def describe_task(self, name: str) -> TaskInfo:
+        """What `trudi tasks` says of one; TrainError where there is none of that name."""
+        ...
+
+    def make(
+        self, name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
+    ) -> VectorEnv:
+        """A fresh simulator; with `stagger`, first episodes are cut at random lengths. `sim` holds the user's settings."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -20,8 +37,8 @@ class Backend:
 
     package: str
     """The importable package it needs."""
-    extra: str
-    """The extra that installs it."""
+    install: str
+    """How a user gets it."""
 
     @property
     def is_installed(self) -> bool:
@@ -30,66 +47,55 @@ class Backend:
 
 
 BACKENDS: dict[str, Backend] = {
-    "envpool": Backend(package="envpool", extra="envpool"),
-    "mujoco": Backend(package="mujoco", extra="mujoco"),
+    "envpool": Backend(package="envpool", install="pip install 'trudi[envpool]'"),
+    "mujoco": Backend(package="mujoco", install="pip install 'trudi[mujoco]'"),
 }
 
 
 def split_task(task: str) -> tuple[str, str]:
-    """(backend, name) of `backend:name`; TrainError names near matches, or the extra that a backend needs."""
+    """(backend, name) of `backend:name`; TrainError names near matches, or how to install what a backend needs."""
     backend, colon, name = task.partition(":")
     if not colon or not name:
         raise TrainError(f"task '{task}' has no backend; write backend:name, such as envpool:{task or 'CheetahRun-v1'}")
     if backend not in BACKENDS:
         raise TrainError(f"unknown backend '{backend}' in '{task}'; {near_matches(backend, BACKENDS)}")
     if not BACKENDS[backend].is_installed:
-        extra = BACKENDS[backend].extra
-        raise TrainError(f"the backend '{backend}' is not installed: pip install 'trudi[{extra}]'")
+        raise TrainError(f"the backend '{backend}' is not installed: {BACKENDS[backend].install}")
     return backend, name
 
 
 def make_env(
-    task: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int = 0, stagger: bool = True
+    task: str,
+    num_envs: int,
+    seed: int,
+    *,
+    device: torch.device,
+    num_threads: int = 0,
+    stagger: bool = True,
+    sim: SimCfg | None = None,
 ) -> VectorEnv:
-    """A fresh simulator of `num_envs` environments; the same seed gives the same episodes."""
+    """A fresh simulator of `num_envs` environments; the same seed gives the same episodes, where the simulator can."""
     backend, name = split_task(task)
-    return _factory(backend)(name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger)
+    return adapter(backend).make(
+        name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger, sim=sim or SimCfg()
+    )
 
 
-def _factory(backend: str) -> EnvFactory:
-    if backend == "mujoco":
-        from trudi.train.envs.mujoco import MujocoEnv
-
-        return MujocoEnv
-    from trudi.train.envs.envpool import EnvPoolEnv
-
-    return EnvPoolEnv
+def adapter(backend: str) -> Adapter:
+    """The module that speaks to an installed simulator."""
+    return cast("Adapter", import_module(f"trudi.train.envs.{backend}"))
 
 
 def task_names() -> list[str]:
-    """Every task of the installed simulators, `backend:name`; TrainError, with the extras, where none is installed."""
-    names: list[str] = []
-    if BACKENDS["envpool"].is_installed:
-        from trudi.train.envs import envpool
-
-        names += [f"envpool:{name}" for name in envpool.task_names()]
-    if BACKENDS["mujoco"].is_installed:
-        from trudi.train.envs import mujoco
-
-        names += [f"mujoco:{name}" for name in mujoco.task_names()]
-    if not names:
-        extras = " or ".join(f"'trudi[{backend.extra}]'" for backend in BACKENDS.values())
-        raise TrainError(f"no simulator is installed: pip install {extras}")
-    return names
+    """Every task of the installed simulators, `backend:name`; TrainError, with the ways to get one, where none is."""
+    installed = [name for name, backend in BACKENDS.items() if backend.is_installed]
+    if not installed:
+        ways = " or ".join(backend.install for backend in BACKENDS.values())
+        raise TrainError(f"no simulator is installed: {ways}")
+    return [f"{backend}:{name}" for backend in installed for name in adapter(backend).task_names()]
 
 
 def describe_task(task: str) -> TaskInfo:
     """What `trudi tasks` says of a task."""
     backend, name = split_task(task)
-    if backend == "mujoco":
-        from trudi.train.envs import mujoco
-
-        return mujoco.describe_task(name)
-    from trudi.train.envs import envpool
-
-    return envpool.describe_task(name)
+    return adapter(backend).describe_task(name)
