@@ -303,7 +303,7 @@ def test_the_registry_knows_it(tmp_path, capsys):
 
 
 def test_tasks_of_what_is_installed(monkeypatch):
-    nobody_has = registry.Backend("a_package_nobody_has", "mujoco")
+    nobody_has = registry.Backend("a_package_nobody_has", "pip install 'trudi[mujoco]'")
     monkeypatch.setitem(registry.BACKENDS, "mujoco", nobody_has)
     assert TASK not in registry.task_names() and "envpool:CheetahRun-v1" in registry.task_names()
     with pytest.raises(TrainError, match=r"the backend 'mujoco' is not installed: pip install 'trudi\[mujoco\]'"):
