@@ -20,14 +20,19 @@ class SimCfg:
     """Largest raw action where the simulator does not bound its actions (Isaac Lab, mjlab): the policy's [-1, 1] becomes
     [-bound, bound], before the action term's own scale."""
 
+    overrides: tuple[str, ...] = ()
+    """KEY=VALUE settings of the task's own configuration (Isaac Lab, mjlab), such as `episode_length_s=10`."""
+
     def __post_init__(self) -> None:
         if self.action_bound is not None and not 0.0 < self.action_bound < float("inf"):
             raise TrainError(f"sim.action_bound is {self.action_bound}; it must be positive and finite")
 
-    def refuse_action_bound(self, backend: str) -> None:
-        """TrainError where a bound is given to a simulator that has its own."""
+    def refuse(self, backend: str) -> None:
+        """TrainError where something is set, in the name of a simulator that takes none of it."""
         if self.action_bound is not None:
             raise TrainError(f"sim.action_bound is for simulators without bounds; {backend}'s tasks have their own")
+        if self.overrides:
+            raise TrainError(f"sim.overrides is for Isaac Lab and mjlab; {backend}'s tasks have no such settings")
 
 
 @dataclass(frozen=True)

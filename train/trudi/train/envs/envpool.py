@@ -123,7 +123,7 @@ def make(
     name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
 ) -> EnvPoolEnv:
     """A fresh pool, with meshes left out of the models where the task does not need them."""
-    sim.refuse_action_bound("EnvPool")
+    sim.refuse("EnvPool")
     return EnvPoolEnv(name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger)
 
 

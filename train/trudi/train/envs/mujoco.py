@@ -94,7 +94,7 @@ def make(
     name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
 ) -> MujocoEnv:
     """A fresh simulator of one of this backend's tasks."""
-    sim.refuse_action_bound("the mujoco backend")
+    sim.refuse("the mujoco backend")
     return MujocoEnv(name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger)
 
 

@@ -49,6 +49,7 @@ class Backend:
 BACKENDS: dict[str, Backend] = {
     "envpool": Backend(package="envpool", install="pip install 'trudi[envpool]'"),
     "mujoco": Backend(package="mujoco", install="pip install 'trudi[mujoco]'"),
+    "mjlab": Backend(package="mjlab", install="pip install 'trudi[mjlab]'"),
 }
 
 

@@ -1,0 +1,350 @@
+"""One run of a simulator, copied while it goes on: what the conformance suite compares."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Literal, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from trudi.train.envs.base import EpisodeStats, Observation, StepResult, TaskInfo, VectorEnv
+
+STEPS_AFTER = 5
+"""Steps that a run goes on for after it has seen enough episodes end: what follows an end is checked too."""
+
+
+class Make(Protocol):
+    """Gives a fresh simulator."""
+
+    def __call__(self, num_envs: int, seed: int, stagger: bool, /) -> VectorEnv: ...
+
+
+@dataclass(frozen=True)
+class Interference:
+    """What a run does beside stepping, and what must not matter to the simulator."""
+
+    random_state: bool = False
+    """Seeds the process's random numbers (torch, NumPy, Python) anew before every step."""
+    scribbling: bool = False
+    """Overwrites what a step returned, and its action, as soon as they are copied."""
+    excess: bool = False
+    """Gives actions beyond [-1, 1] as they were drawn; without it they are clipped first."""
+
+
+@dataclass(frozen=True)
+class Enough:
+    """What a run may stop after: episodes that ended, and those of them that did not terminate."""
+
+    ends: int
+    cuts: int
+
+    def is_reached(self, steps: list[StepResult]) -> bool:
+        """Whether these steps show it."""
+        ends = sum(int(step.ended.sum()) for step in steps)
+        return ends >= self.ends and sum(int((step.ended & ~step.terminated).sum()) for step in steps) >= self.cuts
+
+
+@dataclass(frozen=True)
+class End:
+    """An episode that ended."""
+
+    step: int
+    env: int
+    length: int
+    """Its steps, counted from outside."""
+    kind: Literal["terminated", "truncated", "cut"]
+    """`cut`: a first episode that was truncated early, in a run with staggered starts."""
+
+
+@dataclass(frozen=True)
+class Take:
+    """What T steps of N environments gave, as copies on the CPU."""
+
+    info: TaskInfo
+    exceptions: Mapping[str, str]
+    stagger: bool
+    first: Observation
+    steps: list[StepResult]
+    state: dict[str, Tensor]
+    """The simulator's, after the last step."""
+    layout: dict[str, str]
+    """The first fault of sizes, dtypes and devices each, by the name of the check."""
+    broken: bool
+    """The run stopped at once, since what was returned cannot be stacked."""
+    changed: str
+    """The first returned tensor that did not stay as it was."""
+    action_changed: str
+    """The first action that a step wrote to."""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @cached_property
+    def seen(self) -> Tensor:
+        """Observations (T + 1, N, actor + critic): the first ones, then those that each step returned."""
+        return torch.stack([rows(self.first), *(rows(step.observation) for step in self.steps)])
+
+    @cached_property
+    def reward(self) -> Tensor:
+        """(T, N)."""
+        return torch.stack([step.reward for step in self.steps])
+
+    @cached_property
+    def terminated(self) -> Tensor:
+        """(T, N)."""
+        return torch.stack([step.terminated for step in self.steps])
+
+    @cached_property
+    def truncated(self) -> Tensor:
+        """(T, N)."""
+        return torch.stack([step.truncated for step in self.steps])
+
+    @property
+    def ended(self) -> Tensor:
+        """(T, N)."""
+        return self.terminated | self.truncated
+
+    @cached_property
+    def ends(self) -> list[End]:
+        """Every end, by step and then by environment."""
+        age, is_first = [0] * self.reward.shape[1], [True] * self.reward.shape[1]
+        found: list[End] = []
+        for t, step in enumerate(self.steps):
+            age = [steps + 1 for steps in age]
+            for env in ended_envs(step):
+                found.append(End(t, env, age[env], self._kind(step, env, age[env], is_first[env])))
+                age[env], is_first[env] = 0, False
+        return found
+
+    @cached_property
+    def terminal(self) -> dict[tuple[int, int], Tensor]:
+        """Terminal observations (actor + critic,) by step and environment, where a row for every end was given."""
+        given: dict[tuple[int, int], Tensor] = {}
+        for t, step in enumerate(self.steps):
+            envs = ended_envs(step)
+            if step.terminal is not None and len(step.terminal.actor) == len(envs):
+                given |= {(t, env): row for env, row in zip(envs, rows(step.terminal), strict=True)}
+        return given
+
+    def _kind(self, step: StepResult, env: int, length: int, is_first: bool) -> Literal["terminated", "truncated", "cut"]:
+        if bool(step.terminated[env]):
+            return "terminated"
+        return "cut" if self.stagger and is_first and length < self.info.max_episode_steps else "truncated"
+
+
+def rows(observation: Observation) -> Tensor:
+    """Actor and critic observations side by side (envs, actor + critic)."""
+    return torch.cat([observation.actor, observation.critic], dim=-1)
+
+
+def ended_envs(step: StepResult) -> list[int]:
+    """The environments whose episode ended, in order."""
+    return cast("list[int]", step.ended.nonzero().flatten().tolist())
+
+
+def drawn_actions(steps: int, num_envs: int, action_size: int, seed: int) -> Tensor:
+    """Actions (steps, envs, actions) in [-1.5, 1.5] for even environments, and small ones for odd ones.
+
+    A third of the bold ones lies outside [-1, 1]. They make robots fall; the others let episodes reach the time limit.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    actions = 3.0 * torch.rand(steps, num_envs, action_size, generator=generator) - 1.5
+    actions[:, 1::2] *= 0.1
+    return actions
+
+
+def play(
+    make: Make,
+    seed: int,
+    num_envs: int,
+    draw: Callable[[VectorEnv], Tensor],
+    *,
+    stagger: bool,
+    enough: Enough | None = None,
+    interference: Interference = Interference(),
+) -> Take:
+    """A fresh simulator's run under the actions (steps, envs, actions) that `draw` gives for it."""
+    with random_state_kept():
+        env = make(num_envs, seed, stagger)
+        try:
+            recorder = _Recorder(env, num_envs, interference)
+            recorder.run(draw(env), enough)
+        finally:
+            env.close()
+    return recorder.take(stagger)
+
+
+@contextmanager
+def random_state_kept() -> Iterator[None]:
+    """Leaves the process's random numbers as they were before."""
+    before = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng():
+        try:
+            yield
+        finally:
+            random.setstate(before[0])
+            np.random.set_state(before[1])
+
+
+@dataclass
+class _Recorder:
+    env: VectorEnv
+    num_envs: int
+    interference: Interference
+    first: Observation = Observation(torch.empty(0), torch.empty(0))
+    steps: list[StepResult] = field(default_factory=list[StepResult])
+    state: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
+    layout: dict[str, str] = field(default_factory=dict[str, str])
+    broken: bool = True
+    action_changed: str = ""
+    returned: list[tuple[str, Tensor, Tensor]] = field(default_factory=list[tuple[str, Tensor, Tensor]])
+    """Name, what was returned, and its copy."""
+
+    def run(self, actions: Tensor, enough: Enough | None) -> None:
+        self.layout |= size_faults(self.env, self.num_envs)
+        self._disturb(0)
+        first = self.env.reset()
+        if not self._keep("reset()", _named(first)):
+            return
+        self.first = _copied(first)
+        self._scribble(_named(first))
+        left = len(actions)
+        for t, action in enumerate(actions):
+            if not self._step(t, action):
+                return
+            left -= 1
+            if enough is not None and enough.is_reached(self.steps):
+                left, enough = min(left, STEPS_AFTER), None
+            if not left:
+                break
+        self.state = {key: value.detach().to("cpu", copy=True) for key, value in self.env.state().items()}
+        self.broken = False
+
+    def take(self, stagger: bool) -> Take:
+        """The run, once the simulator is closed."""
+        changed = next((name for name, now, before in self.returned if not is_same(now, before)), "")
+        return Take(
+            info=self.env.info,
+            exceptions=dict(self.env.exceptions),
+            stagger=stagger,
+            first=self.first,
+            steps=self.steps,
+            state=self.state,
+            layout=self.layout,
+            broken=self.broken,
+            changed=changed,
+            action_changed=self.action_changed,
+        )
+
+    def _step(self, t: int, drawn: Tensor) -> bool:
+        """One step; False where what it returned cannot be looked at any further."""
+        self._disturb(t + 1)
+        wanted = drawn if self.interference.excess else drawn.clamp(-1.0, 1.0)
+        action = wanted.to(self.env.device, copy=True)
+        step = self.env.step(action)
+        if not self.action_changed and not is_same(action, wanted.to(action.device)):
+            self.action_changed = f"the action of step {t}"
+        named = _named(step.observation) | {
+            "reward": step.reward,
+            "terminated": step.terminated,
+            "truncated": step.truncated,
+            **({} if step.terminal is None else _named(step.terminal, "terminal")),
+            "episodes.returns": step.episodes.returns,
+            "episodes.lengths": step.episodes.lengths,
+        }
+        if not self._keep(f"step {t}", named):
+            return False
+        terminal = None if step.terminal is None else _copied(step.terminal)
+        episodes = EpisodeStats(*(_copy(tensor) for tensor in (step.episodes.returns, step.episodes.lengths)))
+        flags = (_copy(step.terminated).bool(), _copy(step.truncated).bool())
+        self.steps.append(StepResult(_copied(step.observation), _copy(step.reward), *flags, terminal, episodes))
+        self._scribble(named | {"action": action})
+        return True
+
+    def _keep(self, when: str, named: Mapping[str, Tensor]) -> bool:
+        """Remembers tensors, and what is wrong with their layout; False where they cannot be stacked."""
+        for name, tensor in named.items():
+            for check, fault in tensor_faults(self.env, name, tensor, self.num_envs).items():
+                self.layout.setdefault(check, f"{name} of {when} {fault}")
+            if isinstance(cast("object", tensor), Tensor) and not self.interference.scribbling:
+                self.returned.append((f"{name} of {when}", tensor, tensor.detach().clone()))
+        return "sizes" not in self.layout and all(isinstance(cast("object", one), Tensor) for one in named.values())
+
+    def _disturb(self, t: int) -> None:
+        if self.interference.random_state:
+            torch.manual_seed(1000 + t)
+            np.random.seed(1000 + t)  # noqa: NPY002 - the process's own numbers are what is disturbed here
+            random.seed(1000 + t)
+
+    def _scribble(self, named: Mapping[str, Tensor]) -> None:
+        if self.interference.scribbling:
+            with torch.inference_mode():  # where a simulator returns tensors that were made in it
+                for tensor in named.values():
+                    tensor.fill_(True if tensor.dtype == torch.bool else float("nan") if tensor.is_floating_point() else -1)
+
+
+def size_faults(env: VectorEnv, num_envs: int) -> dict[str, str]:
+    """`sizes`, where a simulator's attributes contradict its `info` or what was asked for."""
+    info = env.info
+    pairs: dict[str, tuple[object, object]] = {
+        "num_envs": (env.num_envs, num_envs),
+        "task": (env.task, info.task),
+        "actor_size": (env.actor_size, sum(info.actor.values())),
+        "critic_size": (env.critic_size, sum(info.critic.values())),
+        "action_size": (env.action_size, info.action_size),
+        "control_period_s": (env.control_period_s, info.control_period_s),
+        "max_episode_steps": (env.max_episode_steps, info.max_episode_steps),
+    }
+    wrong = [f"{name} is {has!r}, not {should!r}" for name, (has, should) in pairs.items() if has != should]
+    return {"sizes": "; ".join(wrong)} if wrong else {}
+
+
+def tensor_faults(env: VectorEnv, name: str, tensor: object, num_envs: int) -> dict[str, str]:
+    """What is wrong with a returned tensor's type, size and device, by the name of the check."""
+    if not isinstance(tensor, Tensor):
+        return {"dtypes": f"is a {type(tensor).__name__}, not a tensor"}
+    faults: dict[str, str] = {}
+    dtype = torch.bool if name in ("terminated", "truncated") else torch.float32
+    if tensor.dtype != dtype:
+        faults["dtypes"] = f"is {tensor.dtype}, not {dtype}"
+    elif tensor.requires_grad or tensor.is_inference():
+        faults["dtypes"] = (
+            "has a gradient" if tensor.requires_grad else "was made in inference mode: nothing can train on it"
+        )
+    of, _, field_name = name.rpartition(".")
+    count = num_envs if of in ("", "observation") else len(tensor) if tensor.dim() else -1  # rows of ends: checked elsewhere
+    wanted = [count, *([getattr(env, f"{field_name}_size")] if of in ("observation", "terminal") else [])]
+    if list(tensor.shape) != wanted:
+        faults["sizes"] = f"has the shape {list(tensor.shape)}, not {wanted}"
+    if not _is_on(tensor.device, env.device):
+        faults["devices"] = f"is on {tensor.device}, not on {env.device}"
+    return faults
+
+
+def is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors hold the same numbers; NaN is NaN."""
+    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+
+
+def _is_on(device: torch.device, wanted: torch.device) -> bool:
+    return device.type == wanted.type and (wanted.index is None or device.index == wanted.index)
+
+
+def _named(observation: Observation, of: str = "observation") -> dict[str, Tensor]:
+    return {f"{of}.actor": observation.actor, f"{of}.critic": observation.critic}
+
+
+def _copied(observation: Observation) -> Observation:
+    return Observation(_copy(observation.actor), _copy(observation.critic))
+
+
+def _copy(tensor: Tensor) -> Tensor:
+    """A copy on the CPU; floating point as float32, so that runs compare."""
+    copied = tensor.detach().to("cpu", copy=True)
+    return copied.float() if copied.is_floating_point() else copied

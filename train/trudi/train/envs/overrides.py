@@ -1,0 +1,70 @@
+"""`KEY=VALUE` settings of a task's own configuration, as Isaac Lab's users write them after `env.`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, cast
+
+import yaml
+
+from trudi.train.errors import TrainError, near_matches
+
+
+def apply_overrides(cfg: Any, overrides: Iterable[str]) -> None:
+    """Sets dotted keys of a configuration of attributes, dictionaries and lists; values are read as YAML.
+
+    TrainError names an unknown key with its near matches, or a value that does not fit where it goes.
+    """
+    for override in overrides:
+        key, equals, text = override.partition("=")
+        if not equals or not key:
+            raise TrainError(f"sim.overrides takes KEY=VALUE, such as episode_length_s=10; not '{override}'")
+        *path, last = key.split(".")
+        owner = cfg
+        for index, part in enumerate(path):
+            owner = _get(owner, part, ".".join(path[:index]))
+        before = _get(owner, last, ".".join(path))
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise TrainError(f"sim.overrides: '{text}' for {key} is not a YAML value") from None
+        _set(owner, last, _fit(value, before, key))
+
+
+def _get(owner: Any, part: str, where: str) -> Any:
+    if isinstance(owner, dict):
+        entries = cast("dict[str, Any]", owner)
+    elif isinstance(owner, (list, tuple)):
+        entries = {str(index): entry for index, entry in enumerate(cast("list[Any]", owner))}
+    else:
+        entries = (
+            {name: value for name, value in vars(owner).items() if not name.startswith("_")}
+            if hasattr(owner, "__dict__")
+            else {}
+        )
+    if part not in entries:
+        place = f"in {where}" if where else "in the task's configuration"
+        raise TrainError(f"sim.overrides: no '{part}' {place}; {near_matches(part, entries)}")
+    return entries[part]
+
+
+def _set(owner: Any, part: str, value: Any) -> None:
+    if isinstance(owner, dict):
+        owner[part] = value
+    elif isinstance(owner, list):
+        owner[int(part)] = value
+    elif isinstance(owner, tuple):
+        raise TrainError(f"sim.overrides: set the whole list, not its entry {part}")
+    else:
+        setattr(owner, part, value)
+
+
+def _fit(value: Any, before: Any, key: str) -> Any:
+    """`value` as the kind that stood there: a tuple for a tuple, a float for a float."""
+    if isinstance(before, tuple) and isinstance(value, list):
+        return tuple(cast("list[Any]", value))
+    if isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if before is not None and value is not None and not isinstance(value, type(before)):
+        raise TrainError(f"sim.overrides: {key} is {before!r}; '{value!r}' is of another kind")
+    return value
