@@ -1,0 +1,5 @@
+"""Command terms."""
+
+from .velocity_command import UniformVelocityCommand, UniformVelocityCommandCfg
+
+__all__ = ["UniformVelocityCommand", "UniformVelocityCommandCfg"]

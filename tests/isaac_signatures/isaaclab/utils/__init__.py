@@ -1,0 +1,5 @@
+"""Configuration classes and small helpers."""
+
+from .configclass import configclass
+
+__all__ = ["configclass"]

@@ -1,0 +1,5 @@
+"""Buffers over time."""
+
+from .circular_buffer import CircularBuffer
+
+__all__ = ["CircularBuffer"]
