@@ -98,7 +98,9 @@ class ManagerBasedRLEnv(ManagerBasedEnv, gym.Env[Any, Any]):
 
     def _configure_gym_env_spaces(self) -> None:
         manager = self.observation_manager
-        spaces: dict[str, gym.Space[Any]] = {}
+        # Groups keep their order since they are assigned one by one; the terms of a group that is not concatenated are
+        # sorted by name, which is gymnasium's doing and not the order of the observation.
+        spaces = self.single_observation_space = gym.spaces.Dict()
         for group, names in manager.active_terms.items():
             dims: Any = manager.group_obs_dim[group]
             if manager.group_obs_concatenate[group]:
@@ -107,7 +109,6 @@ class ManagerBasedRLEnv(ManagerBasedEnv, gym.Env[Any, Any]):
             clips = [cfg.clip or (-np.inf, np.inf) for cfg in manager._group_obs_term_cfgs[group]]
             terms = zip(names, dims, clips, strict=True)
             spaces[group] = gym.spaces.Dict({name: gym.spaces.Box(*clip, shape=dim) for name, dim, clip in terms})
-        self.single_observation_space = gym.spaces.Dict(spaces)
         self.single_action_space = gym.spaces.Box(-np.inf, np.inf, shape=(sum(self.action_manager.action_term_dim),))
         self.observation_space = gym.vector.utils.batch_space(self.single_observation_space, self.num_envs)
         self.action_space = gym.vector.utils.batch_space(self.single_action_space, self.num_envs)

@@ -29,6 +29,7 @@ class DynamicsView:
         self.velocity = torch.zeros(num_envs, joints, device=device)
         self.base_vel = torch.zeros(num_envs, 6, device=device)
         self.stiffness = self.damping = self.effort_limit = torch.zeros(num_envs, joints, device=device)
+        self.lower, self.upper = torch.tensor(dynamics.joint_pos_limits, device=device).unbind(-1)
         self.target = tuple(torch.zeros(num_envs, joints, device=device) for _ in range(3))
         """Position, velocity and effort that were last written to the simulation."""
 
@@ -39,11 +40,14 @@ class DynamicsView:
         return asked, asked.clamp(-self.effort_limit, self.effort_limit)
 
     def step(self, dt: float) -> None:
-        """Semi-implicit Euler, in place: whoever holds the buffers sees the new state."""
+        """Semi-implicit Euler in place, joints stop at their limits; whoever holds the buffers sees the new state."""
         _, effort = self.effort()
         self.base_vel += dt * self.dynamics.base_acceleration(self.base_vel, self.position, self.velocity)
         self.velocity += dt * self.dynamics.acceleration(self.position, self.velocity, effort)
         self.position += dt * self.velocity
+        stopped = self.position.clamp(self.lower, self.upper)
+        self.velocity[stopped != self.position] = 0.0
+        self.position[:] = stopped
 
 
 class Articulation:

@@ -58,6 +58,11 @@ class ArticulationData:
         return self._view.base_vel[:, 3:]
 
     @property
+    def root_vel_w(self) -> Tensor:
+        """The base does not turn away from the world here: its frame is the world's (envs, 6)."""
+        return self._view.base_vel
+
+    @property
     def projected_gravity_b(self) -> Tensor:
         """The base never tilts here."""
         return torch.tensor([0.0, 0.0, -1.0], device=self.device).repeat(len(self._view.position), 1)

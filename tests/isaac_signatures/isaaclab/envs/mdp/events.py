@@ -4,10 +4,55 @@ from __future__ import annotations
 
 from typing import Any
 
-from isaaclab.managers import SceneEntityCfg
+import torch
+
+from isaaclab.managers import ManagerTermBase, SceneEntityCfg
 from isaaclab.utils.math import sample_uniform
 
-__all__ = ["reset_joints_by_offset", "reset_scene_to_default"]
+__all__ = ["push_by_setting_velocity", "randomize_actuator_gains", "reset_joints_by_offset", "reset_scene_to_default"]
+
+_AXES = ("x", "y", "z", "roll", "pitch", "yaw")
+
+
+class randomize_actuator_gains(ManagerTermBase):
+    """Uniform factors on the gains: the defaults stay what they were."""
+
+    def __call__(  # type: ignore[override]
+        self,
+        env: Any,
+        env_ids: Any,
+        asset_cfg: SceneEntityCfg,
+        stiffness_distribution_params: tuple[float, float] | None = None,
+        damping_distribution_params: tuple[float, float] | None = None,
+        operation: str = "abs",
+        distribution: str = "uniform",
+    ) -> None:
+        if operation != "scale" or distribution != "uniform":
+            raise NotImplementedError("only uniform factors are implemented")
+        data = env.scene[asset_cfg.name].data
+        rows = slice(None) if env_ids is None else env_ids
+        gains = (
+            (data.joint_stiffness, data.default_joint_stiffness, stiffness_distribution_params),
+            (data.joint_damping, data.default_joint_damping, damping_distribution_params),
+        )
+        for gain, default, bounds in gains:
+            if bounds is not None:
+                factor = sample_uniform(*bounds, tuple(default[rows].shape), default.device)
+                gain[rows] = default[rows] * factor
+
+
+def push_by_setting_velocity(
+    env: Any,
+    env_ids: Any,
+    velocity_range: dict[str, tuple[float, float]],
+    asset_cfg: SceneEntityCfg = SceneEntityCfg("robot"),  # noqa: B008 - the real signature
+) -> None:
+    """Adds to the base's velocity."""
+    robot = env.scene[asset_cfg.name]
+    velocity = robot.data.root_vel_w[env_ids]
+    bounds = torch.tensor([velocity_range.get(axis, (0.0, 0.0)) for axis in _AXES], device=velocity.device)
+    velocity += sample_uniform(bounds[:, 0], bounds[:, 1], tuple(velocity.shape), velocity.device)
+    robot.write_root_velocity_to_sim(velocity, env_ids=env_ids)
 
 
 def reset_scene_to_default(env: Any, env_ids: Any, reset_joint_targets: bool = False) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from isaaclab.managers import SceneEntityCfg
 
-__all__ = ["action_rate_l2", "is_alive", "is_terminated", "joint_vel_l1", "track_lin_vel_xy_exp"]
+__all__ = ["action_rate_l2", "is_alive", "is_terminated", "joint_vel_l1", "track_ang_vel_z_exp", "track_lin_vel_xy_exp"]
 
 _ROBOT = SceneEntityCfg("robot")
 
@@ -33,4 +33,10 @@ def action_rate_l2(env: Any) -> Tensor:
 def track_lin_vel_xy_exp(env: Any, std: float, command_name: str, asset_cfg: SceneEntityCfg = _ROBOT) -> Tensor:
     velocity = env.scene[asset_cfg.name].data.root_lin_vel_b[:, :2]
     error = (env.command_manager.get_command(command_name)[:, :2] - velocity).square().sum(dim=1)
+    return torch.exp(-error / std**2)
+
+
+def track_ang_vel_z_exp(env: Any, std: float, command_name: str, asset_cfg: SceneEntityCfg = _ROBOT) -> Tensor:
+    velocity = env.scene[asset_cfg.name].data.root_ang_vel_b[:, 2]
+    error = (env.command_manager.get_command(command_name)[:, 2] - velocity).square()
     return torch.exp(-error / std**2)
