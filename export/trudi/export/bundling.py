@@ -13,7 +13,13 @@ from trudi.export.contracts import GRAPH_FILE, check_fits, describe_evaluation, 
 from trudi.export.errors import ExportError
 from trudi.export.graph import Precision, build_graph
 from trudi.export.recording import Reference, golden_cases, record_episodes
-from trudi.export.robot_file import RobotFile, find_robot_file, generic_robot_file, load_robot_file
+from trudi.export.robot_file import (
+    RobotFile,
+    find_robot_file,
+    generic_robot_file,
+    load_robot_file,
+    run_robot_file,
+)
 from trudi.export.students import STUDENT_FILE, open_student, stand_in, student_sampler
 from trudi.export.tensorrt import BuildCfg, HardwareCompatibility, build_engine
 from trudi.runtime.contract import Contract, Sampler
@@ -64,7 +70,8 @@ class ExportCfg:
     timing_cache: Path | None = None
     """File with kernel timings that TensorRT builds share; read and extended."""
     robot: str | None = None
-    """Robot file, a preset of configs/robots or a path; the preset made for the task by default."""
+    """Robot file, a preset of configs/robots or a path. By default the run's own robot.yaml, which its simulator wrote, else
+    the preset made for the task."""
     episodes: int = 10
     """Evaluation episodes that golden cases are recorded in."""
     seed: int = 1_000_000
@@ -107,6 +114,8 @@ class Exported:
     """Largest error of the graph in ONNX Runtime over the golden cases; None where it cannot run it (bf16)."""
     cases: int
     """Golden cases."""
+    robot_file: str
+    """Where the robot and the terms come from."""
 
 
 def export_run(path: Path, out: Path, cfg: ExportCfg) -> Exported:
@@ -121,7 +130,7 @@ def export_run(path: Path, out: Path, cfg: ExportCfg) -> Exported:
         raise ExportError(
             f"{path} was never evaluated, so nobody knows what it would do: resume it with --evaluation.every above 0"
         )
-    robot = choose_robot(cfg.robot, run)
+    robot, robot_source = choose_robot(cfg.robot, run)
     policy = run.agent.denoising
     sampler = choose_sampler(cfg, run)
     student = open_student(cfg.student, run) if cfg.student is not None else None
@@ -148,7 +157,7 @@ def export_run(path: Path, out: Path, cfg: ExportCfg) -> Exported:
     error = prove(graph, golden, contract)
     files |= {GRAPH_FILE: graph, GOLDEN: golden.to_bytes(), **build_engines(graph, cfg)}
     written = write_bundle(out, contract, files, overwrite=cfg.overwrite, signer=sign)
-    return Exported(written, contract, error, len(golden.observation))
+    return Exported(written, contract, error, len(golden.observation), robot_source)
 
 
 def choose_sampler(cfg: ExportCfg, run: TrainedRun) -> Sampler:
@@ -174,16 +183,23 @@ def choose_sampler(cfg: ExportCfg, run: TrainedRun) -> Sampler:
     )
 
 
-def choose_robot(name: str | None, run: TrainedRun) -> RobotFile:
-    """The robot file asked for, the task's own, or a plain one that names nothing; checked against the policy."""
+def choose_robot(name: str | None, run: TrainedRun) -> tuple[RobotFile, str]:
+    """(robot file, where it is from): the one asked for, the run's own, the task's preset, or a plain one without names.
+
+    ExportError where it does not fit the policy.
+    """
     task, policy = run.cfg.task, run.agent.denoising
     if name is not None:
-        robot = load_robot_file(name)
+        robot, source = load_robot_file(name), name
+    elif (own := run_robot_file(run.folder, task)) is not None:
+        robot, source = own[0], str(own[1])
+    elif (preset := find_robot_file(task)) is not None:
+        robot, source = preset, f"the preset made for {task}"
     else:
-        found = find_robot_file(task)
-        robot = found or generic_robot_file(task, policy.observation_size, policy.action_size, run.control_period_s)
-    check_fits(robot, run, f"the robot file {name}" if name else f"the robot file of {task}")
-    return robot
+        robot = generic_robot_file(task, policy.observation_size, policy.action_size, run.control_period_s)
+        source = "none: elements have no names"
+    check_fits(robot, run, f"the robot file ({source})")
+    return robot, source
 
 
 def prove(graph: bytes, golden: GoldenCases, contract: Contract) -> float | None:

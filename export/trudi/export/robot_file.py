@@ -1,7 +1,8 @@
-"""Robot files: what a simulator cannot say of a task's robot, as YAML with the contract's own parts.
+"""Robot files: what an array of numbers does not say of a task's robot, as YAML with the contract's own parts.
 
 A file states joints, gains, limits, default pose, the action's meaning and the observation's terms for the tasks it
-names. `configs/robots/` holds the files of this project; docs/robots.md says how to write one.
+names. Simulators that know all this write one into the run (`trudi.train.envs.robot_description`); `configs/robots/` holds
+this project's, for those that do not; docs/robots.md says how to write one.
 """
 
 from __future__ import annotations
@@ -20,11 +21,13 @@ from trudi.runtime.interface import Action, Command, Robot, Term
 from trudi.runtime.model import MAX_ELEMENTS, MAX_ITEMS, Model, Name, Positive
 from trudi.runtime.reading import Values, explain, split_unknown
 from trudi.train.config import presets_folder, read_yaml
+from trudi.train.envs.robot_description import ROBOT_FILE
 from trudi.train.errors import TrainError
+from trudi.train.runfolder import TEACHER, RunFolder
 
 
 class RobotFile(Model):
-    """The parts of a contract that a task's simulator cannot tell."""
+    """The parts of a contract that a policy cannot tell."""
 
     tasks: Annotated[tuple[Name, ...], Field(max_length=MAX_ITEMS, fail_fast=True)] = ()
     """Tasks that the file describes, as `trudi tasks` names them; none for a robot of which no simulator knows."""
@@ -73,6 +76,22 @@ def find_robot_file(task: str) -> RobotFile | None:
         tasks = values.get("tasks")
         if isinstance(tasks, list) and task in tasks:
             return parse_robot_file(values, str(path))
+    return None
+
+
+def run_robot_file(folder: RunFolder, task: str) -> tuple[RobotFile, Path] | None:
+    """(file, its path): what the simulator told of its own robot when the run, or a student's teacher, was trained.
+
+    None where it told nothing. ExportError where the file is damaged, or says that it is another task's.
+    """
+    for path in (folder.path / ROBOT_FILE, folder.path / TEACHER / ROBOT_FILE):
+        if path.is_file():
+            robot = parse_robot_file(_read(path), str(path))
+            if robot.tasks and task not in robot.tasks:
+                raise ExportError(
+                    f"{path} is for {', '.join(robot.tasks)}, the run is of {task}: name the robot file with --robot"
+                )
+            return robot, path
     return None
 
 

@@ -37,6 +37,7 @@ def main(argv: list[str]) -> int:
         "bundle": str(exported.path),
         "golden_cases": exported.cases,
         "golden_max_error": exported.golden_error,
+        "robot_file": exported.robot_file,
         "evaluation": evaluation.model_dump(mode="json"),
     }
     write_json(args.json, content)
@@ -59,6 +60,7 @@ def summary(exported: Exported) -> str:
     return (
         f"{contract.task.id}: {contract.observation_size} observations, {contract.action.size} actions, "
         f"{contract.sampler.steps} steps, {contract.sampler.noise} noise, {contract.graph.precision}, {robot}\n"
+        f"robot file: {exported.robot_file}\n"
         f"golden cases: {exported.cases}, {proof}; return {score.return_mean:.1f} +- {score.return_std:.1f} "
         f"in {score.episodes} episodes\n{beside}"
         f"bundle: {exported.path}"
