@@ -89,7 +89,9 @@ class DirectRLEnv(gym.Env[Any, Any]):
     def max_episode_length(self) -> int:
         return math.ceil(self.max_episode_length_s / (self.cfg.sim.dt * self.cfg.decimation))
 
-    def reset(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[VecEnvObs, dict[str, Any]]:
+    def reset(  # type: ignore[override]
+        self, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[VecEnvObs, dict[str, Any]]:
         """Without the observation noise, which only `step` adds."""
         if seed is not None:
             self.seed(seed)
@@ -98,7 +100,7 @@ class DirectRLEnv(gym.Env[Any, Any]):
         self.sim.forward()
         return self._get_observations(), self.extras
 
-    def step(self, action: Tensor) -> VecEnvStepReturn:
+    def step(self, action: Tensor) -> VecEnvStepReturn:  # type: ignore[override]
         action = action.to(self.device)
         if self.cfg.action_noise_model:
             action = self._action_noise_model(action)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import MISSING
 from typing import Any
 
-from isaaclab.scene import InteractiveSceneCfg
 from isaaclab.sim import SimulationCfg
 from isaaclab.utils import configclass
 from isaaclab.utils.noise import NoiseModelCfg
@@ -24,7 +23,8 @@ class DirectRLEnvCfg:
     decimation: int = MISSING  # type: ignore[assignment]
     is_finite_horizon: bool = False
     episode_length_s: float = MISSING  # type: ignore[assignment]
-    scene: InteractiveSceneCfg = MISSING  # type: ignore[assignment]
+    scene: Any = MISSING
+    """An `InteractiveSceneCfg`."""
     events: Any = None
     observation_space: Any = MISSING
     num_observations: int | None = None

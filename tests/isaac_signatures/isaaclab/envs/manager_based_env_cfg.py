@@ -7,7 +7,6 @@ from typing import Any
 
 from isaaclab.envs import mdp
 from isaaclab.managers import EventTermCfg, RecorderManagerBaseCfg
-from isaaclab.scene import InteractiveSceneCfg
 from isaaclab.sim import SimulationCfg
 from isaaclab.utils import configclass
 
@@ -30,7 +29,8 @@ class ManagerBasedEnvCfg:
     ui_window_class_type: type | None = None
     seed: int | None = None
     decimation: int = MISSING  # type: ignore[assignment]
-    scene: InteractiveSceneCfg = MISSING  # type: ignore[assignment]
+    scene: Any = MISSING
+    """An `InteractiveSceneCfg`."""
     recorders: object = RecorderManagerBaseCfg()
     observations: Any = MISSING
     actions: Any = MISSING

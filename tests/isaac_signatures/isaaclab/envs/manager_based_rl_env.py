@@ -19,7 +19,7 @@ from .manager_based_rl_env_cfg import ManagerBasedRLEnvCfg
 from .utils.render import render_scene
 
 
-class ManagerBasedRLEnv(ManagerBasedEnv, gym.Env[Any, Any]):
+class ManagerBasedRLEnv(ManagerBasedEnv, gym.Env[Any, Any]):  # type: ignore[misc]
     """Resets ended environments within the step and returns their first observation."""
 
     is_vector_env: ClassVar[bool] = True
@@ -52,7 +52,7 @@ class ManagerBasedRLEnv(ManagerBasedEnv, gym.Env[Any, Any]):
         if "startup" in self.event_manager.available_modes:
             self.event_manager.apply(mode="startup")
 
-    def step(self, action: Tensor) -> VecEnvStepReturn:
+    def step(self, action: Tensor) -> VecEnvStepReturn:  # type: ignore[override]
         self.action_manager.process_action(action.to(self.device))
         self.recorder_manager.record_pre_step()
         for _ in range(self.cfg.decimation):

@@ -34,7 +34,7 @@ class ManagerTermBase(ABC):  # noqa: B024 - as the real one
         return self._env.device
 
     @property
-    def __name__(self) -> str:
+    def __name__(self) -> str:  # type: ignore[override]
         return type(self).__name__
 
     def reset(self, env_ids: EnvIds = None) -> Any:
@@ -102,4 +102,4 @@ class ManagerBase(ABC):
             if isinstance(value, SceneEntityCfg):
                 value.resolve(self._env.scene)
         if is_class:
-            term_cfg.func = func(cfg=term_cfg, env=self._env)
+            term_cfg.func = term_cfg.func(cfg=term_cfg, env=self._env)

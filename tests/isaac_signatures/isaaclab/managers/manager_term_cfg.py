@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import MISSING
 from typing import Any
 
@@ -16,7 +15,7 @@ from isaaclab.utils.noise import NoiseCfg, NoiseModelCfg
 class ManagerTermBaseCfg:
     """A function, or a class to be called like one, and its keyword arguments."""
 
-    func: Callable[..., Any] = MISSING  # type: ignore[assignment]
+    func: Any = MISSING
     params: dict[str, Any] = {}  # noqa: RUF012 - configclass copies it
 
 

@@ -104,7 +104,7 @@ class ObservationManager(ManagerBase):
             value = cfg.noise.func(value)
         if cfg.clip:
             value = value.clip(min=cfg.clip[0], max=cfg.clip[1])
-        return value if cfg.scale is None else value * cfg.scale
+        return value if cfg.scale is None else value * cfg.scale  # type: ignore[return-value] - a tensor by now
 
     def _with_history(self, group: str, name: str, cfg: ObservationTermCfg, value: Tensor, update: bool) -> Tensor:
         if cfg.history_length == 0:
@@ -163,7 +163,7 @@ class ObservationManager(ManagerBase):
             term.noise = None
         if cfg.history_length is not None:
             term.history_length, term.flatten_history_dim = cfg.history_length, cfg.flatten_history_dim
-        shape = tuple(term.func(self._env, **term.params).shape)
+        shape: Any = tuple(term.func(self._env, **term.params).shape)
         if term.scale is not None:
             term.scale = torch.tensor(term.scale, dtype=torch.float, device=self.device)  # type: ignore[assignment]
         if isinstance(term.noise, NoiseModelCfg):
@@ -175,7 +175,7 @@ class ObservationManager(ManagerBase):
             )
             shape = (shape[0], term.history_length, *shape[1:])
             if term.flatten_history_dim:
-                shape = (shape[0], np.prod(shape[1:]))  # type: ignore[assignment]
+                shape = (shape[0], np.prod(shape[1:]))
         self._group_obs_term_names[group].append(name)
         self._group_obs_term_cfgs[group].append(term)
         self._group_obs_term_dim[group].append(shape[1:])

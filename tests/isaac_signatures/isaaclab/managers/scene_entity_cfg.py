@@ -27,6 +27,5 @@ class SceneEntityCfg:
             return
         entity = scene[self.name]
         keys = [self.joint_names] if isinstance(self.joint_names, str) else self.joint_names
-        self.joint_ids, self.joint_names = entity.find_joints(keys, preserve_order=self.preserve_order)
-        if len(self.joint_ids) == entity.num_joints and self.joint_names == entity.joint_names:
-            self.joint_ids = slice(None)
+        ids, self.joint_names = entity.find_joints(keys, preserve_order=self.preserve_order)
+        self.joint_ids = slice(None) if self.joint_names == entity.joint_names else ids

@@ -15,8 +15,11 @@ from isaaclab.utils import configclass
 class Dynamics(Protocol):
     """Stands where the real package has a USD file and PhysX."""
 
-    joint_names: tuple[str, ...]
-    joint_pos_limits: tuple[tuple[float, float], ...]
+    @property
+    def joint_names(self) -> tuple[str, ...]: ...
+
+    @property
+    def joint_pos_limits(self) -> tuple[tuple[float, float], ...]: ...
 
     def acceleration(self, position: Tensor, velocity: Tensor, effort: Tensor) -> Tensor:
         """Joint accelerations (envs, joints)."""
