@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -44,11 +44,6 @@ class Enough:
     ends: int
     cuts: int
 
-    def is_reached(self, steps: list[StepResult]) -> bool:
-        """Whether these steps show it."""
-        ends = sum(int(step.ended.sum()) for step in steps)
-        return ends >= self.ends and sum(int((step.ended & ~step.terminated).sum()) for step in steps) >= self.cuts
-
 
 @dataclass(frozen=True)
 class End:
@@ -76,7 +71,7 @@ class Take:
     layout: dict[str, str]
     """The first fault of sizes, dtypes and devices each, by the name of the check."""
     broken: bool
-    """The run stopped at once, since what was returned cannot be stacked."""
+    """The run stopped, since what was returned cannot be compared at all."""
     changed: str
     """The first returned tensor that did not stay as it was."""
     action_changed: str
@@ -121,6 +116,17 @@ class Take:
                 found.append(End(t, env, age[env], self._kind(step, env, age[env], is_first[env])))
                 age[env], is_first[env] = 0, False
         return found
+
+    def ends_at(self, step: int) -> list[End]:
+        """Those of one step, by environment."""
+        return self._ends_by_step.get(step, [])
+
+    @cached_property
+    def _ends_by_step(self) -> dict[int, list[End]]:
+        by_step: dict[int, list[End]] = {}
+        for end in self.ends:
+            by_step.setdefault(end.step, []).append(end)
+        return by_step
 
     @cached_property
     def terminal(self) -> dict[tuple[int, int], Tensor]:
@@ -181,15 +187,21 @@ def play(
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
+def random_state_kept() -> Generator[None]:
     """Leaves the process's random numbers as they were before."""
-    before = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
-        try:
-            yield
-        finally:
-            random.setstate(before[0])
-            np.random.set_state(before[1])
+    python, numpy, torch_cpu, torch_cuda = random.getstate(), np.random.get_state(), torch.get_rng_state(), _cuda_states()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(torch_cpu)
+        if torch_cuda:
+            torch.cuda.set_rng_state_all(torch_cuda)
+
+
+def _cuda_states() -> list[Tensor]:
+    return torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
 
 
 @dataclass
@@ -197,11 +209,13 @@ class _Recorder:
     env: VectorEnv
     num_envs: int
     interference: Interference
-    first: Observation = Observation(torch.empty(0), torch.empty(0))
+    first: Observation = field(default_factory=lambda: Observation(torch.empty(0), torch.empty(0)))
     steps: list[StepResult] = field(default_factory=list[StepResult])
     state: dict[str, Tensor] = field(default_factory=dict[str, Tensor])
     layout: dict[str, str] = field(default_factory=dict[str, str])
     broken: bool = True
+    ends: int = 0
+    cuts: int = 0
     action_changed: str = ""
     returned: list[tuple[str, Tensor, Tensor]] = field(default_factory=list[tuple[str, Tensor, Tensor]])
     """Name, what was returned, and its copy."""
@@ -219,7 +233,7 @@ class _Recorder:
             if not self._step(t, action):
                 return
             left -= 1
-            if enough is not None and enough.is_reached(self.steps):
+            if enough is not None and self.ends >= enough.ends and self.cuts >= enough.cuts:
                 left, enough = min(left, STEPS_AFTER), None
             if not left:
                 break
@@ -264,23 +278,30 @@ class _Recorder:
         episodes = EpisodeStats(*(_copy(tensor) for tensor in (step.episodes.returns, step.episodes.lengths)))
         flags = (_copy(step.terminated).bool(), _copy(step.truncated).bool())
         self.steps.append(StepResult(_copied(step.observation), _copy(step.reward), *flags, terminal, episodes))
+        self.ends += int(self.steps[-1].ended.sum())
+        self.cuts += int((self.steps[-1].truncated & ~self.steps[-1].terminated).sum())
         self._scribble(named | {"action": action})
         return True
 
-    def _keep(self, when: str, named: Mapping[str, Tensor]) -> bool:
-        """Remembers tensors, and what is wrong with their layout; False where they cannot be stacked."""
+    def _keep(self, when: str, named: Mapping[str, object]) -> bool:
+        """Remembers tensors, and what is wrong with their layout; False where they cannot be compared at all."""
         for name, tensor in named.items():
             for check, fault in tensor_faults(self.env, name, tensor, self.num_envs).items():
                 self.layout.setdefault(check, f"{name} of {when} {fault}")
-            if isinstance(cast("object", tensor), Tensor) and not self.interference.scribbling:
-                self.returned.append((f"{name} of {when}", tensor, tensor.detach().clone()))
-        return "sizes" not in self.layout and all(isinstance(cast("object", one), Tensor) for one in named.values())
+        tensors = {name: one for name, one in named.items() if isinstance(one, Tensor)}
+        if len(tensors) < len(named) or self.layout.keys() & {"sizes", "devices"}:
+            return False
+        if not self.interference.scribbling:
+            self.returned += [(f"{name} of {when}", tensor, tensor.detach().clone()) for name, tensor in tensors.items()]
+        return True
 
     def _disturb(self, t: int) -> None:
         if self.interference.random_state:
-            torch.manual_seed(1000 + t)
-            np.random.seed(1000 + t)  # noqa: NPY002 - the process's own numbers are what is disturbed here
             random.seed(1000 + t)
+            np.random.seed(1000 + t)
+            torch.default_generator.manual_seed(1000 + t)  # torch.manual_seed queues a call for a CUDA that is not used
+            if torch.cuda.is_initialized():
+                torch.cuda.manual_seed_all(1000 + t)
 
     def _scribble(self, named: Mapping[str, Tensor]) -> None:
         if self.interference.scribbling:
@@ -329,11 +350,11 @@ def tensor_faults(env: VectorEnv, name: str, tensor: object, num_envs: int) -> d
 
 def is_same(one: Tensor, other: Tensor) -> bool:
     """Whether two tensors hold the same numbers; NaN is NaN."""
-    return one.shape == other.shape and bool(((one == other) | ((one != one) & (other != other))).all())
+    return one.shape == other.shape and bool(((one == other) | (one.isnan() & other.isnan())).all())
 
 
 def _is_on(device: torch.device, wanted: torch.device) -> bool:
-    return device.type == wanted.type and (wanted.index is None or device.index == wanted.index)
+    return device == wanted or torch.device(device.type) == wanted
 
 
 def _named(observation: Observation, of: str = "observation") -> dict[str, Tensor]:

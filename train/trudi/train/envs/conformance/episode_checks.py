@@ -1,0 +1,312 @@
+"""Checks of how episodes end and begin."""
+
+from __future__ import annotations
+
+from collections import Counter
+from statistics import median
+
+import torch
+from torch import Tensor
+
+from trudi.train.envs.conformance.contract import Checks, Outcome, first, unexercised, unless
+from trudi.train.envs.conformance.jumps import Jumps
+from trudi.train.envs.conformance.runs import TOLERANCE, Runs, unlike
+from trudi.train.envs.conformance.takes import End, Take, ended_envs
+
+CHECKS = Checks()
+
+NO_END = "no episode ended"
+CUT_SHORT = "first episodes of a run without staggered starts were truncated (see early-truncation)"
+SPAN = 3.0
+"""How far outside what first observations span another first observation may lie, in spans."""
+FEW_STARTS = 4
+"""Different first observations that it takes to know what they span."""
+RESET_LIKE = 0.75
+"""How large jumps to terminal observations may be, in jumps to first ones, before they count as such."""
+CLEARLY = 0.2
+"""How much more first observations must be in the range of first observations than others, to tell them apart by that."""
+MISORDERED = 1.5
+"""How much better another order of terminal rows may fit than the given one."""
+RETURN_TOLERANCE = 1e-4
+"""Largest error of an episode's return, relative to 1 + the sum of its absolute rewards."""
+
+
+@CHECKS.add
+def terminal_given(runs: Runs) -> Outcome:
+    """Every ended episode comes with its terminal observation."""
+    ends = [(step, len(envs)) for take in runs.both for step in take.steps if (envs := ended_envs(step))]
+    missing = sum(count for step, count in ends if step.terminal is None)
+    total = sum(count for _, count in ends)
+    return (
+        unless(f"missing for {missing} of {total} ends" if missing else "", f"{total} ends") if ends else unexercised(NO_END)
+    )
+
+
+@CHECKS.add
+def terminal_rows(runs: Runs) -> Outcome:
+    """A row for each end, in the order of `ended.nonzero()`, and none besides."""
+    steps = [(step.terminal, len(ended_envs(step))) for take in runs.both for step in take.steps]
+    given = [(len(terminal.actor), ends) for terminal, ends in steps if terminal is not None]
+    miscounted = first(f"{count} rows for {ends} ends" for count, ends in given if count != ends)
+    if miscounted or not given:
+        return unless(miscounted) if miscounted else unexercised("no terminal observation")
+    if _untrue_jumps(runs):
+        return unexercised("the rows are of no episode that ended (see terminal-true)")
+    together = sum(ends > 1 for _, ends in given)
+    return unless(_misordered(runs), f"{together} steps with several rows" if together else "never more than one row")
+
+
+@CHECKS.add
+def terminal_true(runs: Runs) -> Outcome:
+    """A terminal observation is the last one of the episode that ended.
+
+    By the sizes of jumps, and exactly where the same run goes on without a cut.
+    """
+    measured = [take for take in runs.both if take.terminal]
+    if not measured:
+        return unexercised("no terminal observation")
+    if _late_start(runs):
+        return unexercised("what follows an end is no first observation (see next-first)")
+    if fault := _untrue_jumps(runs):
+        return unless(fault)
+    if _misordered(runs):
+        return unexercised("rows are in another order (see terminal-rows)")
+    cuts = [end for end in runs.staggered.ends if (end.step, end.env) in runs.staggered.terminal and runs.goes_on(end)]
+    fault = first(_untrue_cut(runs, end) for end in cuts)
+    sizes = [size for take in measured for size in runs.jumps(take).terminal.values()]
+    ordinary = median(float(runs.jumps(take).ordinary.median()) for take in measured)
+    seen = f"{len(cuts)} equal the uncut run's; {len(sizes)} jumps of {median(sizes):.2g}, ordinary ones {ordinary:.2g}"
+    return unless(fault, seen)
+
+
+def _untrue_cut(runs: Runs, end: End) -> str:
+    given, true = runs.staggered.terminal[end.step, end.env], runs.whole.seen[end.step + 1, end.env]
+    wrong = int(unlike(true, given, TOLERANCE).sum())
+    return f"{_place(end)}: {wrong} of {len(true)} numbers are not those that the uncut run had" if wrong else ""
+
+
+def _untrue_jumps(runs: Runs) -> str:
+    """Whether a terminal observation is another one of those around it, or those of one kind of end look like one."""
+    for take in runs.both:
+        for end in runs.jumps(take).terminal:
+            before, given, after = _around(take, end)
+            if torch.equal(given, after):
+                return f"{_place(end)}: it is the next episode's first observation"
+            if torch.equal(given, before) and not _is_often_still(take):
+                return f"{_place(end)}: it is the observation before"
+    kinds = [(take, kind) for take in runs.both for kind in ("terminated", "truncated", "cut")]
+    return first(_reset_like(runs.jumps(take), kind) or _start_like(runs, take, kind) for take, kind in kinds)
+
+
+def _around(take: Take, end: End) -> tuple[Tensor, Tensor, Tensor]:
+    """The observation before the last step, the terminal one, and the one returned for the next episode."""
+    return take.seen[end.step, end.env], take.terminal[end.step, end.env], take.seen[end.step + 1, end.env]
+
+
+def _start_like(runs: Runs, take: Take, kind: str) -> str:
+    """Whether terminal observations are as much like first ones as first ones are, and not like those before them."""
+    low, high = runs.starts.amin(0), runs.starts.amax(0)
+    around = [_around(take, end) for end in runs.jumps(take).terminal if end.kind == kind]
+    like = [[float(((row >= low) & (row <= high)).float().mean()) for row in rows] for rows in around]
+    before, given, after = (median(column) for column in zip(*like, strict=True)) if like else (0.0, 0.0, 0.0)
+    if after - before < CLEARLY or given < 0.5 * (before + after):
+        return ""
+    return (
+        f"of {len(like)} {kind} episodes, {given:.0%} of the numbers are in the range of first observations; "
+        f"of the observations before them {before:.0%}, of the next episode's first ones {after:.0%}"
+    )
+
+
+def _reset_like(sizes: Jumps, kind: str) -> str:
+    """Whether jumps to terminal observations of one kind of end are as large as resets, and not like ordinary ones."""
+    terminal = [size for end, size in sizes.terminal.items() if end.kind == kind]
+    reset = [size for end, size in sizes.reset.items() if end.kind == kind]
+    if not terminal or median(terminal) <= max(sizes.usual, RESET_LIKE * median(reset)):
+        return ""
+    return (
+        f"{len(terminal)} of {kind} episodes are {median(terminal):.2g} mean steps from what was seen before, "
+        f"resets {median(reset):.2g}, ordinary steps hardly ever more than {sizes.usual:.2g}"
+    )
+
+
+def _misordered(runs: Runs) -> str:
+    sizes = [runs.jumps(take) for take in runs.both]
+    given, best = sum(one.in_order for one in sizes), sum(one.best_order for one in sizes)
+    fault = f"rows fit to what was seen before in another order: jumps add up to {best:.3g}, as given to {given:.3g}"
+    return fault if given > MISORDERED * best else ""
+
+
+@CHECKS.add
+def next_first(runs: Runs) -> Outcome:
+    """What a step returns for an ended episode is the next one's first observation."""
+    count = sum(len(take.ends) for take in runs.both)
+    return unless(_late_start(runs), f"{count} starts") if count else unexercised(NO_END)
+
+
+def _late_start(runs: Runs) -> str:
+    """Whether it lies outside what first observations span, or is one step from the old episode and far from the new."""
+    is_spanned = len(runs.starts.unique(dim=0)) >= FEW_STARTS
+    low, high = runs.starts.amin(0), runs.starts.amax(0)
+    margin = SPAN * (high - low) + TOLERANCE * (1.0 + high.abs())
+    for take in runs.both:
+        after = [take.seen[end.step + 1, end.env] for end in take.ends]
+        outside = sum(bool(((row < low - margin) | (row > high + margin)).any()) for row in after)
+        if is_spanned and 2 * outside > len(after):
+            return f"{outside} of {len(after)} lie outside what {len(runs.starts)} first observations span"
+        sizes = runs.jumps(take)
+        to, on = (median(jumps) if jumps else 0.0 for jumps in (sizes.reset.values(), sizes.following.values()))
+        if to <= sizes.usual < on:
+            return f"they are {to:.2g} mean steps from the old episode, and the next ones {on:.2g} from them"
+    return ""
+
+
+@CHECKS.add
+def no_reset_step(runs: Runs) -> Outcome:
+    """Every step responds to its action: none is spent on a reset."""
+    if fault := first(map(_standing_still, runs.both)):
+        return unless(fault)
+    starts, ends = runs.answered
+    longest = max(starts.values(), default=1)
+    if not ends or longest == len(runs.staggered):
+        why = "no end that a repetition comes to" if not ends else "no observation follows an action at the start either"
+        return unexercised(why)
+    late = {env: steps for env, steps in ends.items() if steps > longest}
+    lasting = "never" if late and max(late.values()) == len(runs.staggered) else f"after {max(ends.values())} steps"
+    text = f"after {len(late)} of {len(ends)} ends an action is answered {lasting}; at the start after {longest}"
+    return unless(text if late else "", f"{len(ends)} first actions answered within {longest} steps")
+
+
+def _standing_still(take: Take) -> str:
+    """Whether the step after an end leaves every observation exactly as it was, which ordinary steps do not."""
+    seen = take.seen
+    after = [torch.equal(*seen[end.step + 1 : end.step + 3, end.env]) for end in take.ends if end.step + 1 < len(take)]
+    if len(after) < 2 or not all(after) or _is_often_still(take):
+        return ""
+    return f"the observations of all {len(after)} steps after an end are the ones before"
+
+
+@CHECKS.add
+def never_both(runs: Runs) -> Outcome:
+    """No episode is both terminated and truncated."""
+    both = sum(int((take.terminated & take.truncated).sum()) for take in runs.both)
+    count = sum(len(take.ends) for take in runs.both)
+    return unless(f"{both} of {count} ends are" if both else "", f"{count} ends") if count else unexercised(NO_END)
+
+
+@CHECKS.add
+def time_limit(runs: Runs) -> Outcome:
+    """No episode is longer than `max_episode_steps`."""
+    longest, limit = max(map(_longest, runs.both)), runs.whole.info.max_episode_steps
+    if longest < limit:
+        return unexercised(f"the longest episode had {longest} of {limit} steps")
+    return unless(f"one had {longest} steps, the limit is {limit}" if longest > limit else "", f"{limit} steps")
+
+
+def _longest(take: Take) -> int:
+    begun = [0] * take.reward.shape[1]
+    for end in take.ends:
+        begun[end.env] = end.step + 1
+    return max([end.length for end in take.ends] + [len(take) - step for step in begun])
+
+
+@CHECKS.add
+def limit_truncates(runs: Runs) -> Outcome:
+    """An episode that only a time limit ends is truncated, not terminated."""
+    limit = runs.whole.info.max_episode_steps
+    at_limit = [end for take in runs.both for end in take.ends if end.length == limit and not _is_both(take, end)]
+    terminated = sum(end.kind == "terminated" for end in at_limit)
+    if 2 * terminated > len(at_limit):
+        return unless(f"{terminated} of {len(at_limit)} episodes of {limit} steps are reported as terminated")
+    cuts = [end for end in runs.staggered.ends if runs.goes_on(end) and not _is_both(runs.staggered, end)]
+    wrong = sum(end.kind == "terminated" for end in cuts)
+    fault = f"{wrong} of {len(cuts)} first episodes that were cut short are reported as terminated" if wrong else ""
+    if not at_limit and not cuts:
+        return unexercised("no episode came to a time limit")
+    return unless(fault, f"{len(at_limit)} ends at the limit, {len(cuts)} cuts")
+
+
+@CHECKS.add
+def early_truncation(runs: Runs) -> Outcome:
+    """Nothing but the time limit, and staggered starts, truncates an episode."""
+    count = sum(len(take.ends) for take in runs.both)
+    return unless(_early(runs), f"{count} ends") if count else unexercised(NO_END)
+
+
+def _early(runs: Runs) -> str:
+    limit = runs.whole.info.max_episode_steps
+    early = [end for take in runs.both for end in take.ends if end.kind == "truncated" and end.length < limit]
+    return f"{len(early)} truncated before {limit} steps, the first after {early[0].length}" if early else ""
+
+
+@CHECKS.add
+def episode_statistics(runs: Runs) -> Outcome:
+    """Each whole episode is reported once, when it ends, with its return and length, by environment."""
+    whole = [(take, t, step) for take in runs.both for t, step in enumerate(take.steps) if not _cuts(take, t)]
+    fault = first(_misreported(take, t) for take, t, _ in whole)
+    count = sum(len(ended_envs(step)) for _, _, step in whole)
+    return unless(fault, f"{count} episodes") if count or fault else unexercised("no whole episode ended")
+
+
+def _misreported(take: Take, t: int) -> str:
+    reported, ends = take.steps[t].episodes, take.ends_at(t)
+    if not len(reported.returns) == len(reported.lengths) == len(ends):
+        return f"step {t}: {len(reported.returns)} reported, {len(ends)} ended"
+    for i, end in enumerate(ends):
+        rewards = take.reward[t + 1 - end.length : t + 1, end.env].double()
+        total, said, steps = float(rewards.sum()), float(reported.returns[i]), float(reported.lengths[i])
+        if steps != end.length:
+            return f"{_place(end)}: {steps:g} steps reported, {end.length} counted"
+        if not abs(total - said) <= RETURN_TOLERANCE * (1.0 + float(rewards.abs().sum())):
+            return f"{_place(end)}: a return of {said:g} reported, rewards add up to {total:g}"
+    return ""
+
+
+@CHECKS.add
+def cuts_left_out(runs: Runs) -> Outcome:
+    """First episodes cut short to stagger the starts are not reported."""
+    take = runs.staggered
+    if _early(runs):
+        return unexercised(CUT_SHORT)
+    at = [t for t in range(len(take)) if _cuts(take, t)]
+    faults = (
+        f"step {t}: {len(take.steps[t].episodes.returns)} reported, {len(take.ends_at(t)) - _cuts(take, t)} whole ones ended"
+        for t in at
+        if len(take.steps[t].episodes.returns) != len(take.ends_at(t)) - _cuts(take, t)
+    )
+    return (
+        unless(first(faults), f"{sum(_cuts(take, t) for t in at)} cuts") if at else unexercised("no first episode was cut")
+    )
+
+
+@CHECKS.add
+def staggered_starts(runs: Runs) -> Outcome:
+    """Staggered first episodes are cut at different lengths."""
+    if _early(runs):
+        return unexercised(CUT_SHORT)
+    ends = runs.staggered.ends
+    cuts = [end.length for end in ends if end.kind == "cut"]
+    whole = sum(end.kind == "truncated" and end.length == end.step + 1 for end in ends)
+    if whole > 1 and whole > len(cuts):
+        return unless(f"{whole} first episodes went on to the limit, {len(cuts)} were cut")
+    if len(cuts) < 3:
+        return unexercised(f"{len(cuts)} first episodes were cut")
+    length, together = Counter(cuts).most_common(1)[0]
+    fault = f"{together} of {len(cuts)} were cut after the same {length} steps"
+    return unless(fault if 2 * together > len(cuts) else "", f"cut after {', '.join(map(str, sorted(cuts)))} steps")
+
+
+def _cuts(take: Take, t: int) -> int:
+    return sum(end.kind == "cut" for end in take.ends_at(t))
+
+
+def _is_both(take: Take, end: End) -> bool:
+    return bool(take.terminated[end.step, end.env] & take.truncated[end.step, end.env])
+
+
+def _is_often_still(take: Take) -> bool:
+    """Whether a step may well change nothing at all."""
+    return float((take.seen[1:] == take.seen[:-1]).all(-1).float().mean()) > 0.5
+
+
+def _place(end: End) -> str:
+    return f"step {end.step}, environment {end.env} ({end.kind})"

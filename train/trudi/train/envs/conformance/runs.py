@@ -1,0 +1,297 @@
+"""The runs that the checks compare, each made when a check first asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from trudi.train.envs.base import Observation, TaskInfo, VectorEnv
+from trudi.train.envs.conformance.jumps import Jumps, jumps
+from trudi.train.envs.conformance.takes import (
+    STEPS_AFTER,
+    End,
+    Enough,
+    Interference,
+    Make,
+    Take,
+    drawn_actions,
+    is_same,
+    play,
+    random_state_kept,
+    rows,
+)
+from trudi.train.errors import TrainError
+
+MOST_STEPS = 1000
+"""Steps that a run takes at most by default; two whole episodes are enough."""
+ENOUGH = Enough(ends=4, cuts=3)
+"""What a staggered run must have shown before it stops."""
+TOLERANCE = 1e-5
+"""Largest difference of equal numbers, relative to 1 + their size."""
+DRIFT = 1e-3
+"""The same, where a simulator does not reproduce exactly, as long as a repetition stays within `TOLERANCE`."""
+INTERFERENCES = tuple(one.name for one in fields(Interference))
+OTHER_SEED = 1000
+"""Added to the seed for another one: far enough that no environment's own seed is shared."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where two runs first differ."""
+
+    step: int
+    """Steps taken until then; 0 is the first observation."""
+    text: str
+
+    def __str__(self) -> str:
+        return f"after {self.step} steps, {self.text}"
+
+
+@dataclass
+class Lifecycle:
+    """What a simulator with another seed did when its state was put back and when it was closed; "" is as it should be."""
+
+    info: TaskInfo
+    first: Observation
+    state_fault: str = ""
+    foreign_fault: str = ""
+    close_fault: str = ""
+    closed_fault: str = ""
+
+
+@dataclass
+class Runs:
+    """A simulator's runs. All but `whole` start staggered; all but `other` have the same seed.
+
+    | run         | what differs from `staggered`                                                                |
+    |-------------|----------------------------------------------------------------------------------------------|
+    | `whole`     | no first episode is cut: what a cut run returns at its cut is an ordinary observation here     |
+    | `meddled`   | nothing that may matter: random numbers, written tensors, actions beyond [-1, 1]             |
+    | `answered`  | one action an environment: at its start, or right after the end of its first episode         |
+    | `alone`     | one environment, for a few steps                                                             |
+    | `other`     | the seed; a state is put back into it, and it is closed                                      |
+    """
+
+    make: Make
+    num_envs: int
+    seed: int
+    steps: int | None
+
+    @cached_property
+    def whole(self) -> Take:
+        """Without staggered starts."""
+        return play(self.make, self.seed, self.num_envs, self._draw, stagger=False)
+
+    @cached_property
+    def staggered(self) -> Take:
+        """With staggered starts, until `ENOUGH`."""
+        return play(self.make, self.seed, self.num_envs, self._draw, stagger=True, enough=ENOUGH)
+
+    @cached_property
+    def alone(self) -> Take:
+        """One environment."""
+        return play(self.make, self.seed, 1, lambda env: self._draw(env)[:STEPS_AFTER], stagger=True)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """First observations of several seeds (count, actor + critic)."""
+        return torch.cat([rows(self.whole.first), rows(self.alone.first), rows(self.other.first)])
+
+    @property
+    def both(self) -> tuple[Take, Take]:
+        """The two long runs."""
+        return self.whole, self.staggered
+
+    @cached_property
+    def layout(self) -> dict[str, str]:
+        """The first fault of sizes, dtypes and devices, by check."""
+        takes = [self.whole] if self.whole.broken else [self.alone, *self.both]
+        return {name: text for take in takes for name, text in take.layout.items()}
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether what was returned cannot be compared at all."""
+        return self.whole.broken or self.staggered.broken or self.alone.broken
+
+    @cached_property
+    def is_untouched(self) -> bool:
+        """Whether all that must not matter, done at once, changes no bit: then the parts need no runs of their own."""
+        return difference(self.staggered, self.at_once, 0.0) is None
+
+    @cached_property
+    def at_once(self) -> Take:
+        """The staggered run again, with all interferences."""
+        return self._repeat(Interference(**dict.fromkeys(INTERFERENCES, True)))
+
+    @cached_property
+    def repeated(self) -> Difference | None:
+        """Where a plain repetition first differs, in the slightest."""
+        return None if self.is_untouched else difference(self.staggered, self._plain, 0.0)
+
+    @cached_property
+    def reproduced(self) -> int:
+        """Steps over which repetitions can be compared."""
+        if self.repeated is None:
+            return len(self.staggered)
+        apart = difference(self.staggered, self._plain, TOLERANCE)
+        return (len(self.staggered) if apart is None else apart.step) // 2  # each repetition drifts differently
+
+    @property
+    def tolerance(self) -> float:
+        """Of comparisons with a repetition."""
+        return TOLERANCE if self.repeated is None else DRIFT
+
+    @cached_property
+    def meddled(self) -> dict[str, Difference]:
+        """What made a difference, of `INTERFERENCES`, by its name."""
+        if self.is_untouched:
+            return {}
+        alone = {name: self._repeat(Interference(**{name: True})) for name in INTERFERENCES}
+        found = {name: difference(self.staggered, take, self.tolerance) for name, take in alone.items()}
+        return {name: one for name, one in found.items() if one is not None and one.step <= self.reproduced}
+
+    @cached_property
+    def answered(self) -> tuple[dict[int, int], dict[int, int]]:
+        """Steps until an observation follows another action, by environment: (from the start, after the first end).
+
+        What never followed has the length of the run.
+        """
+        ends = {end.env: end.step + 1 for end in reversed(self.staggered.ends) if end.step + 1 < self.reproduced}
+        after = dict(sorted(ends.items())[: max(1, len(ends) // 2)])
+        when = {env: after.get(env, 0) for env in range(self.num_envs)}
+
+        def draw(env: VectorEnv) -> Tensor:
+            actions = self._draw(env)[: len(self.staggered)].clone()
+            for env_index, step in when.items():
+                actions[step, env_index] = torch.where(actions[step, env_index] > 0.0, -1.0, 1.0)
+            return actions
+
+        other = play(self.make, self.seed, self.num_envs, draw, stagger=True)
+        differs = unlike(self.staggered.seen, other.seen, self.tolerance).any(-1)
+        delays: dict[int, int] = {}
+        for env, step in when.items():
+            if not bool(differs[: step + 1, env].any()):
+                changed = differs[step + 1 :, env].nonzero()
+                delays[env] = int(changed[0]) + 1 if len(changed) else len(self.staggered)
+        return {env: steps for env, steps in delays.items() if env not in after}, {
+            env: steps for env, steps in delays.items() if env in after
+        }
+
+    @cached_property
+    def other(self) -> Lifecycle:
+        """The life of a simulator with another seed, which takes over the state of the first run."""
+        with random_state_kept():
+            env = self.make(self.num_envs, self.seed + OTHER_SEED, True)
+            try:
+                return _live(env, self.whole.state)
+            finally:
+                _raised(env.close)  # once more, whatever it thinks of that
+
+    def jumps(self, take: Take) -> Jumps:
+        """How far observations move in one of the two long runs."""
+        return self._jumps[take is self.staggered]
+
+    @cached_property
+    def _jumps(self) -> tuple[Jumps, Jumps]:
+        return jumps(self.whole), jumps(self.staggered)
+
+    def is_comparable(self, end: End) -> bool:
+        """Whether `whole` was the same run up to this end in `staggered`, in the end's environment."""
+        if end.length != end.step + 1 or end.step >= len(self.whole):
+            return False
+        before = slice(0, end.step + 1)
+        differs = unlike(self.whole.seen[before, end.env], self.staggered.seen[before, end.env], TOLERANCE)
+        return not bool(differs.any()) and not bool(self.whole.ended[: end.step, end.env].any())
+
+    def goes_on(self, end: End) -> bool:
+        """Whether the same episode goes on in `whole` where it ended in `staggered`."""
+        return self.is_comparable(end) and not bool(self.whole.ended[end.step, end.env])
+
+    @cached_property
+    def _plain(self) -> Take:
+        return self._repeat(Interference())
+
+    def _repeat(self, interference: Interference) -> Take:
+        """The staggered run again."""
+        return play(
+            self.make,
+            self.seed,
+            self.num_envs,
+            lambda env: self._draw(env)[: len(self.staggered)],
+            stagger=True,
+            interference=interference,
+        )
+
+    def _draw(self, env: VectorEnv) -> Tensor:
+        steps = self.steps or min(2 * env.max_episode_steps, MOST_STEPS) + STEPS_AFTER
+        return drawn_actions(steps, env.num_envs, env.action_size, self.seed)
+
+
+def difference(one: Take, other: Take, tolerance: float) -> Difference | None:
+    """Where two runs of equally many steps first differ by more than `tolerance`, relative to 1 + size."""
+    pairs = {
+        "observations": (one.seen, other.seen),
+        "rewards": (one.reward[..., None], other.reward[..., None]),
+        "ends": (torch.stack([one.terminated, one.truncated], -1), torch.stack([other.terminated, other.truncated], -1)),
+    }
+    found: list[Difference] = []
+    for name, (mine, others) in pairs.items():
+        places = unlike(mine, others, tolerance).nonzero()
+        if len(places):
+            t, env, element = places[0].tolist()
+            numbers = f"{float(mine[t, env, element]):g} and {float(others[t, env, element]):g}"
+            text = f"{name} of environment {env} are {numbers} (element {element})"
+            found.append(Difference(t if name == "observations" else t + 1, text))
+    for (t, env), row in one.terminal.items():
+        if (t, env) in other.terminal and bool(unlike(row, other.terminal[t, env], tolerance).any()):
+            found.append(Difference(t + 1, f"terminal observations of environment {env} differ"))
+    return min(found, key=lambda one: one.step, default=None)
+
+
+def unlike(one: Tensor, other: Tensor, tolerance: float) -> Tensor:
+    """Where two tensors differ, element by element; NaN is NaN."""
+    one, other = one.float(), other.float()
+    near = (one - other).abs() <= tolerance * (1.0 + one.abs())
+    return ~(near | (one == other) | (one.isnan() & other.isnan()))
+
+
+def _live(env: VectorEnv, state: dict[str, Tensor]) -> Lifecycle:
+    first = env.reset()
+    life = Lifecycle(env.info, Observation(first.actor.detach().cpu().clone(), first.critic.detach().cpu().clone()))
+    life.state_fault = _raised(lambda: env.restore(state)) or _state_difference(state, env.state())
+    life.foreign_fault = _unrefused(lambda: env.restore({"of_another_task": torch.zeros(1)}))
+    action = torch.zeros(env.num_envs, env.action_size, device=env.device)
+    env.step(action)
+    life.close_fault = _raised(env.close) or _raised(env.close)
+    life.closed_fault = _unrefused(lambda: env.step(action))
+    return life
+
+
+def _state_difference(put: dict[str, Tensor], back: dict[str, Tensor]) -> str:
+    if put.keys() != back.keys():
+        return f"put {sorted(put)}, got {sorted(back)} back"
+    return "".join(f"'{key}' came back with other numbers; " for key in put if not is_same(put[key], back[key].cpu()))
+
+
+def _raised(call: Callable[[], object]) -> str:
+    """What a call that must succeed raised."""
+    try:
+        call()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+def _unrefused(call: Callable[[], object]) -> str:
+    """What a call that must raise TrainError did instead."""
+    try:
+        call()
+    except TrainError:
+        return ""
+    except Exception as error:
+        return f"{type(error).__name__} and no TrainError: {error}"
+    return "it was accepted"
