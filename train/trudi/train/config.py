@@ -53,6 +53,8 @@ class TrainCfg:
     threads: int = 1
     """CPU threads that share the actor's update, beside the critic's own; more than one pays for wide networks only.
     Other numbers of threads give the same results but for the last bits."""
+    tf32: bool = False
+    """On a GPU, matrix products with 10-bit mantissas: faster for wide networks, less exact (docs/gpu.md has figures)."""
     save_every: int = 100
     """Iterations between checkpoints. The simulator is restarted at each one, so that a resumed run equals an
     uninterrupted one."""

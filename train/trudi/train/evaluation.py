@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from scipy import stats
 from torch import Tensor
 
 from trudi.train.agent import Agent
-from trudi.train.envs.base import Observation, VectorEnv
+from trudi.train.envs.base import Observation, Restartable, VectorEnv
 from trudi.train.errors import TrainError
 
 Sampler = Literal["ode", "sde", "best", "zero"]
@@ -161,6 +162,35 @@ def run_episodes(env: VectorEnv, act: Act, on_step: Callable[[Observation, Tenso
         env.close()
     seconds = lengths * env.control_period_s
     return EvalResult(returns.cpu(), lengths.cpu(), (variation / seconds).cpu(), (jumps / seconds).cpu())
+
+
+class _Lent:
+    """An environment whose `close` leaves it open."""
+
+    def __init__(self, env: VectorEnv) -> None:
+        self._env = env
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._env, name)
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+@contextmanager
+def borrowed(env: VectorEnv, seed: int) -> Generator[VectorEnv]:
+    """Training's simulator, started over for an evaluation; it must be started over again afterwards.
+
+    Its curriculum stands where it stood when the block ends. TrainError where it cannot be started over.
+    """
+    if not isinstance(env, Restartable):
+        raise TrainError(f"{env.task} cannot be started over, so training's simulator cannot serve for evaluations")
+    before = env.state()
+    env.restart(seed, stagger=False)
+    try:
+        yield cast("VectorEnv", _Lent(env))
+    finally:
+        env.restore(before)
 
 
 def evaluate(agent: Agent, env: VectorEnv, cfg: EvalCfg) -> EvalResult:

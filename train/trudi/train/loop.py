@@ -19,10 +19,10 @@ from trudi.train.agent import Agent, Optimizers
 from trudi.train.checkpoint import Checkpoint, Counters
 from trudi.train.config import TrainCfg
 from trudi.train.devices import configure_cpu, pick_device
-from trudi.train.envs.base import VectorEnv
-from trudi.train.envs.registry import make_env
+from trudi.train.envs.base import Restartable, VectorEnv
+from trudi.train.envs.registry import backend_of, make_env
 from trudi.train.errors import TrainError
-from trudi.train.evaluation import EvalResult, evaluate
+from trudi.train.evaluation import EvalResult, borrowed, evaluate
 from trudi.train.policy import DenoisingPolicy
 from trudi.train.rollout import Collector, Rollout
 from trudi.train.runfolder import MetricsLog
@@ -30,6 +30,7 @@ from trudi.train.update import NonFiniteError, require_finite, update
 
 MAX_RETRIES = 3
 RETURN_WINDOW = 100
+SIMULATOR = "simulator."  # prefix of the simulator's entries in a checkpoint
 
 Report = Callable[["Progress"], None]
 
@@ -98,6 +99,7 @@ class Learner:
         self.cfg = cfg
         self.device = pick_device(cfg.device)
         configure_cpu()
+        torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
         self.counters = resume.counters if resume else Counters(0, 0, 0.0, None, None)
         self.attempt = 0
         self.cut_at = self.counters.iteration
@@ -151,12 +153,14 @@ class Learner:
         self.collector = Collector(self.env, self.agent, self.generator)
 
     def capture(self) -> state.TensorDict:
-        """Everything that decides how the run goes on, but for the simulator."""
-        return state.capture(self.agent, self.optimizers, self.generator)
+        """Everything that decides how the run goes on, but for the episodes that the simulator is in."""
+        simulator = {f"{SIMULATOR}{key}": value for key, value in self.env.state().items()}
+        return state.capture(self.agent, self.optimizers, self.generator) | simulator
 
     def restore(self, tensors: state.TensorDict) -> None:
         """Puts a captured state back."""
         state.restore(tensors, self.agent, self.optimizers, self.generator)
+        self.env.restore({key.removeprefix(SIMULATOR): value for key, value in tensors.items() if key.startswith(SIMULATOR)})
 
     def is_due(self, every: int) -> bool:
         """Whether something done `every` so many iterations (0: never) and at the end is due now."""
@@ -204,13 +208,22 @@ class Learner:
             metrics["policy/friction_mean"] = float(self.agent.policy.friction.detach().mean())
         if self.recent_returns:
             metrics["rollout/return_mean"] = sum(self.recent_returns) / len(self.recent_returns)
-        return metrics
+        return metrics | {f"simulator/{name}": value for name, value in self.env.log().items()}
 
     def evaluate(self) -> EvalResult:
-        """The policy's score on fresh environments; training's random numbers are untouched."""
+        """The policy's score; training's random numbers are untouched.
+
+        On fresh environments, or on training's own where the process can have no others: all of them take part then, and
+        training starts them over.
+        """
         cfg = self.cfg.evaluation
-        env = make_env(self.cfg.task, cfg.episodes, cfg.seed, device=self.device, stagger=False, sim=self.cfg.sim)
-        return evaluate(self.agent, env, cfg)
+        if not backend_of(self.cfg.task).is_alone:
+            env = make_env(self.cfg.task, cfg.episodes, cfg.seed, device=self.device, stagger=False, sim=self.cfg.sim)
+            return evaluate(self.agent, env, cfg)
+        with borrowed(self.env, cfg.seed) as env:
+            result = evaluate(self.agent, env, cfg)
+        self.restart_simulator()
+        return result
 
     def is_best(self, evaluation: EvalResult) -> bool:
         """Whether no earlier evaluation was as good."""
@@ -244,9 +257,12 @@ class Learner:
         self.restart_simulator()
 
     def restart_simulator(self) -> None:
-        """Fresh environments, seeded from the iteration and the attempt."""
-        self.env.close()
-        self.env = self._simulator()
+        """Fresh episodes, seeded from the iteration and the attempt."""
+        if isinstance(self.env, Restartable):
+            self.env.restart(self._simulator_seed())
+        else:
+            self.env.close()
+            self.env = self._simulator()
         self.start_collecting()
         self.recent_returns.clear()
 
@@ -255,5 +271,13 @@ class Learner:
         self.env.close()
 
     def _simulator(self) -> VectorEnv:
-        seed = simulator_seed(self.cfg.seed, self.counters.iteration, self.attempt)
-        return make_env(self.cfg.task, self.cfg.num_envs, seed, device=self.device, sim=self.cfg.sim)
+        """A new simulator, where the run stands: what one that is started over draws once is drawn as in iteration 0."""
+        cfg, seed = self.cfg, self._simulator_seed()
+        first = simulator_seed(cfg.seed, 0, 0) if backend_of(cfg.task).is_costly else seed
+        env = make_env(cfg.task, cfg.num_envs, first, device=self.device, sim=cfg.sim)
+        if isinstance(env, Restartable):
+            env.restart(seed)
+        return env
+
+    def _simulator_seed(self) -> int:
+        return simulator_seed(self.cfg.seed, self.counters.iteration, self.attempt)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -130,6 +130,10 @@ class VectorEnv(Protocol):
         """Steps all environments by one action each (envs, actions); an ended one starts its next episode."""
         ...
 
+    def log(self) -> dict[str, float]:
+        """What the simulator has reported since the last call (terms of the reward, curriculum), averaged; often nothing."""
+        ...
+
     def state(self) -> dict[str, Tensor]:
         """What outlives an episode and steers the task (curriculum, commands), for checkpoints; often nothing."""
         ...
@@ -143,10 +147,23 @@ class VectorEnv(Protocol):
         ...
 
 
+@runtime_checkable
+class Restartable(Protocol):
+    """A `VectorEnv` that can be started over."""
+
+    def restart(self, seed: int, *, stagger: bool = True) -> None:
+        """Draws from `seed` from now on; the next `reset` starts first episodes. What `state` says goes on."""
+        ...
+
+
 class Stateless:
-    """`exceptions`, `state` and `restore` of a simulator that passes every check and carries nothing between episodes."""
+    """What `VectorEnv` asks of a simulator that passes every check, reports nothing and carries nothing between episodes."""
 
     exceptions: Mapping[str, str] = {}
+
+    def log(self) -> dict[str, float]:
+        """Nothing."""
+        return {}
 
     def state(self) -> dict[str, Tensor]:
         """Nothing."""

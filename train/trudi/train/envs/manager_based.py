@@ -7,9 +7,10 @@ the caller (mjlab's `auto_reset=False`); curricula and command ranges go on over
 
 from __future__ import annotations
 
+import contextlib
+import io
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any, cast
 
 import torch
@@ -49,8 +50,11 @@ class ManagerBasedEnv:
         on_close: Callable[[], None] | None = None,
         exceptions: Mapping[str, str] | None = None,
     ) -> None:
-        """`randomness` is what the environment was made under. `final_observation` finds the observations before a reset in a step's extras, where the simulator gives them;
-        elsewhere a hook computes them, or this adapter resets (`cfg.auto_reset` False)."""
+        """`randomness` is what the environment was made under.
+
+        `final_observation` finds the observations before a reset in a step's extras, where the simulator gives them;
+        elsewhere a hook computes them, or this adapter resets (`cfg.auto_reset` False).
+        """
         self._env: Any = unwrapped
         self.task = task
         self.num_envs = int(unwrapped.num_envs)
@@ -59,7 +63,6 @@ class ManagerBasedEnv:
         self._on_close = on_close
         self._randomness = randomness
         self._seed, self._stagger = seed, stagger
-        self._restored = False
         self._resets_itself = bool(getattr(unwrapped.cfg, "auto_reset", True))
         self._is_finite_horizon = bool(getattr(unwrapped.cfg, "is_finite_horizon", False))
         self._final_observation = final_observation
@@ -71,6 +74,7 @@ class ManagerBasedEnv:
         self.control_period_s, self.max_episode_steps = self.info.control_period_s, self.info.max_episode_steps
         self.action_low, self.action_high, self.bound_source = action_bounds(unwrapped, self.action_size, sim)
         self._tracker = EpisodeTracker(self.num_envs, self.device)
+        self._reported: dict[str, list[Any]] = {}
         self._is_cut_short = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
     @property
@@ -88,9 +92,8 @@ class ManagerBasedEnv:
     def reset(self) -> Observation:
         env = self.unwrapped
         generator = torch.Generator().manual_seed(self._seed)
-        with self._randomness, frozen_curriculum(env, self._restored):
+        with self._randomness, frozen_curriculum(env, int(env.common_step_counter) > 0):
             groups = env.reset()[0]
-        self._restored = False
         offset = torch.zeros(self.num_envs, dtype=torch.long)
         if self._stagger:
             offset = torch.randint(self.max_episode_steps, (self.num_envs,), generator=generator)
@@ -118,24 +121,29 @@ class ManagerBasedEnv:
         if bool(ended.any()):
             index = ended.nonzero().squeeze(-1)
             observation, terminal = self._reset(observation, index, extras)
+            for name, value in env.extras.get("log", {}).items():
+                self._reported.setdefault(name, []).append(value)
             self._is_cut_short = self._is_cut_short & ~ended
         reward = reward.detach().float().clone()
         stats = self._tracker.step(reward, ended, counted)
         return StepResult(observation, reward, terminated, truncated, terminal, stats)
 
-    def restart(self, seed: int) -> None:
-        """Seeds the simulator anew; the next `reset` starts first episodes again. Curriculum and commands' ranges stay."""
-        self._seed = seed
-        with self._randomness:
+    def restart(self, seed: int, *, stagger: bool = True) -> None:
+        """As `Restartable` says."""
+        self._seed, self._stagger = seed, stagger
+        with self._randomness, contextlib.redirect_stdout(io.StringIO()):  # it says which seed it was given
             self.unwrapped.seed(seed)
-        self._restored = True
+
+    def log(self) -> dict[str, float]:
+        """Means of what was in `extras["log"]` whenever episodes ended."""
+        entries, self._reported = self._reported, {}
+        return {name: sum(map(float, values)) / len(values) for name, values in entries.items()}
 
     def state(self) -> dict[str, Tensor]:
         return carried_state.capture(self.unwrapped)
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
         carried_state.restore(self.unwrapped, state)
-        self._restored = True
 
     def close(self) -> None:
         if self._env is not None:
@@ -320,7 +328,7 @@ def _stateful_parts(manager: Any, groups: Sequence[str]) -> list[Any]:
     return parts
 
 
-@contextmanager
+@contextlib.contextmanager
 def unchanged(objects: Sequence[Any]) -> Generator[None]:
     """Puts the attributes of `objects` back as they were when the block ends, tensors by value."""
     before = [{k: v.clone() if isinstance(v, Tensor) else v for k, v in vars(each).items()} for each in objects]
@@ -332,9 +340,9 @@ def unchanged(objects: Sequence[Any]) -> Generator[None]:
             vars(each).update(attributes)
 
 
-@contextmanager
+@contextlib.contextmanager
 def frozen_curriculum(env: Any, frozen: bool) -> Generator[None]:
-    """Without its curriculum's judgement inside the block: a restored level must not be judged by no episode."""
+    """Without its curriculum's judgement inside the block: a level must not be judged by an episode that was broken off."""
     manager = getattr(env, "curriculum_manager", None)
     if not frozen or manager is None:
         yield

@@ -39,6 +39,11 @@ class Backend:
     """The importable package it needs."""
     install: str
     """How a user gets it."""
+    is_costly: bool = False
+    """Whether making a simulator takes long: a run then keeps one and starts it over (`Restartable`), and `trudi tasks`
+    asks for sizes only where told to."""
+    is_alone: bool = False
+    """Whether a process can have one simulator at a time: evaluations then borrow the one that trains."""
 
     @property
     def is_installed(self) -> bool:
@@ -49,7 +54,9 @@ class Backend:
 BACKENDS: dict[str, Backend] = {
     "envpool": Backend(package="envpool", install="pip install 'trudi[envpool]'"),
     "mujoco": Backend(package="mujoco", install="pip install 'trudi[mujoco]'"),
-    "mjlab": Backend(package="mjlab", install="pip install 'trudi[mjlab]'"),
+    "mjlab": Backend(package="mjlab", install="pip install 'trudi[mjlab]'", is_costly=True),
+    "playground": Backend(package="mujoco_playground", install="pip install 'trudi[playground]'", is_costly=True),
+    "maniskill": Backend(package="mani_skill", install="pip install 'trudi[maniskill]'", is_costly=True),
 }
 
 
@@ -63,6 +70,11 @@ def split_task(task: str) -> tuple[str, str]:
     if not BACKENDS[backend].is_installed:
         raise TrainError(f"the backend '{backend}' is not installed: {BACKENDS[backend].install}")
     return backend, name
+
+
+def backend_of(task: str) -> Backend:
+    """The simulator of `backend:name`; TrainError as `split_task`."""
+    return BACKENDS[split_task(task)[0]]
 
 
 def make_env(
