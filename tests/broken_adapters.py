@@ -25,12 +25,9 @@ class PointMass:
         self.task, self.num_envs, self.device = self.info.task, num_envs, torch.device("cpu")
         self.actor_size, self.critic_size, self.action_size = 4, 6, 2
         self.control_period_s, self.max_episode_steps = 0.1, LIMIT
-        self.seed, self.closed = seed, False
-        self.tracker = EpisodeTracker(num_envs, self.device)
-        self.episode = torch.zeros(num_envs, dtype=torch.int64)
+        self.closed, self.logged = False, False
         self.level = torch.zeros(num_envs)  # of a curriculum: where episodes start
-        self.age = torch.zeros(num_envs, dtype=torch.int64)
-        self.length = self.first_lengths() if stagger else torch.full((num_envs,), LIMIT)
+        PointMass.restart(self, seed, stagger=stagger)
         self.position, self.velocity, self.goal = (torch.zeros(num_envs, 2) for _ in range(3))
 
     def first_lengths(self):
@@ -68,6 +65,7 @@ class PointMass:
     def step(self, action):
         if self.closed:
             raise TrainError("it was closed")
+        self.logged = False
         self.push(self.clip(action))
         self.age = self.age + 1
         reward = -(self.position - self.goal).norm(dim=1)
@@ -99,6 +97,17 @@ class PointMass:
         if state.keys() != {"level"}:
             raise TrainError("another task's")
         self.level = state["level"].to(self.device)
+
+    def restart(self, seed, *, stagger=True):
+        self.seed, none = seed, torch.zeros(self.num_envs, dtype=torch.int64)
+        self.tracker = EpisodeTracker(self.num_envs, self.device)
+        self.episode, self.age = none, none
+        self.length = self.first_lengths() if stagger else none + LIMIT
+
+    def log(self):
+        reported = {} if self.logged else {"level": float(self.level.mean())}
+        self.logged = True
+        return reported
 
     def close(self):
         self.closed = True
@@ -318,8 +327,18 @@ class StateIsReturned(PointMass):
 
 
 @breaks("nothing-shared")
+class StateIsReturnedAndGuarded(StateIsReturned):
+    def push(self, action):
+        if not self.position.isfinite().all():
+            raise RuntimeError("diverged")
+        super().push(action)
+
+
+@breaks("nothing-shared")
 class ActionIsKept(PointMass):
-    last = torch.zeros(1)
+    def reset(self):
+        self.last = torch.zeros(1)
+        return super().reset()
 
     def clip(self, action):
         smooth = super().clip(action) + 0.1 * super().clip(self.last)
@@ -408,9 +427,9 @@ class CopiesOfOneEnvironment(PointMass):
 
 @breaks("own-random-numbers")
 class NumbersOfTheProcess(PointMass):
-    def __init__(self, num_envs, seed, stagger):
-        super().__init__(num_envs, seed, stagger)
-        torch.manual_seed(seed)
+    def reset(self):
+        torch.manual_seed(self.seed)
+        return super().reset()
 
     def push(self, action):
         super().push(action + 0.1 * torch.randn(self.num_envs, 2))
@@ -508,6 +527,30 @@ class ForeignStateTaken(PointMass):
 class ForeignStateIsAKeyError(PointMass):
     def restore(self, state):
         self.level = state["level"]
+
+
+@breaks("restarts")
+class RestartGoesOn(PointMass):
+    def restart(self, seed, *, stagger=True):
+        pass
+
+
+@breaks("restarts")
+class RestartKnowsOneSeed(PointMass):
+    def restart(self, seed, *, stagger=True):
+        super().restart(0, stagger=stagger)
+
+
+@breaks("log-reports")
+class LogIsATensor(PointMass):
+    def log(self):
+        return {"level": self.level.mean()} if super().log() else {}
+
+
+@breaks("log-reports")
+class LogRepeatsItself(PointMass):
+    def log(self):
+        return {"level": float(self.level.mean())}
 
 
 @breaks("close-twice")

@@ -22,8 +22,9 @@ def resolve_matching_names(
 
 
 def resolve_matching_names_values(
-    data: dict[str, Any], list_of_strings: Sequence[str], preserve_order: bool = False
+    data: dict[str, Any], list_of_strings: Sequence[str], preserve_order: bool = False, strict: bool = True
 ) -> tuple[list[int], list[str], list[Any]]:
-    """As `resolve_matching_names`, with the value of the key that matched."""
-    indices, names = resolve_matching_names(list(data), list_of_strings, preserve_order)
+    """As `resolve_matching_names`, with the value of the key that matched; keys that match nothing pass if not strict."""
+    keys = [key for key in data if strict or any(re.fullmatch(key, name) for name in list_of_strings)]
+    indices, names = resolve_matching_names(keys, list_of_strings, preserve_order)
     return indices, names, [next(value for key, value in data.items() if re.fullmatch(key, name)) for name in names]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from trudi.train.envs.base import Observation, TaskInfo, VectorEnv
+from trudi.train.envs.base import Observation, Restartable, TaskInfo, VectorEnv
 from trudi.train.envs.conformance.jumps import Jumps, jumps
 from trudi.train.envs.conformance.takes import (
     STEPS_AFTER,
@@ -35,6 +36,7 @@ TOLERANCE = 1e-5
 DRIFT = 1e-3
 """The same, where a simulator does not reproduce exactly, as long as a repetition stays within `TOLERANCE`."""
 INTERFERENCES = tuple(one.name for one in fields(Interference))
+RESTARTED_STEPS = 20
 OTHER_SEED = 1000
 """Added to the seed for another one: far enough that no environment's own seed is shared."""
 
@@ -59,6 +61,8 @@ class Lifecycle:
     first: Observation
     state_fault: str = ""
     foreign_fault: str = ""
+    restart_fault: str | None = None
+    """None where it is not `Restartable`."""
     close_fault: str = ""
     closed_fault: str = ""
 
@@ -187,7 +191,7 @@ class Runs:
         with random_state_kept():
             env = self.make(self.num_envs, self.seed + OTHER_SEED, True)
             try:
-                return _live(env, self.whole.state)
+                return _live(env, self.whole.state, self._draw(env)[:RESTARTED_STEPS], self.seed)
             finally:
                 _raised(env.close)  # once more, whatever it thinks of that
 
@@ -217,14 +221,14 @@ class Runs:
 
     def _repeat(self, interference: Interference) -> Take:
         """The staggered run again."""
-        return play(
-            self.make,
-            self.seed,
-            self.num_envs,
-            lambda env: self._draw(env)[: len(self.staggered)],
-            stagger=True,
-            interference=interference,
-        )
+
+        def draw(env: VectorEnv) -> Tensor:
+            return self._draw(env)[: len(self.staggered)]
+
+        try:
+            return play(self.make, self.seed, self.num_envs, draw, stagger=True, interference=interference)
+        except Exception as error:  # As some simulators do where their numbers are written to.
+            return replace(self.staggered, steps=[], error=f"it raised {type(error).__name__}: {error}")
 
     def _draw(self, env: VectorEnv) -> Tensor:
         steps = self.steps or min(2 * env.max_episode_steps, MOST_STEPS) + STEPS_AFTER
@@ -233,6 +237,8 @@ class Runs:
 
 def difference(one: Take, other: Take, tolerance: float) -> Difference | None:
     """Where two runs of equally many steps first differ by more than `tolerance`, relative to 1 + size."""
+    if other.error or other.broken:
+        return Difference(len(other), other.error or "what it returned could no longer be compared")
     pairs = {
         "observations": (one.seen, other.seen),
         "rewards": (one.reward[..., None], other.reward[..., None]),
@@ -259,16 +265,38 @@ def unlike(one: Tensor, other: Tensor, tolerance: float) -> Tensor:
     return ~(near | (one == other) | (one.isnan() & other.isnan()))
 
 
-def _live(env: VectorEnv, state: dict[str, Tensor]) -> Lifecycle:
+def _live(env: VectorEnv, state: dict[str, Tensor], actions: Tensor, seed: int) -> Lifecycle:
     first = env.reset()
     life = Lifecycle(env.info, Observation(first.actor.detach().cpu().clone(), first.critic.detach().cpu().clone()))
     life.state_fault = _raised(lambda: env.restore(state)) or _state_difference(state, env.state())
     life.foreign_fault = _unrefused(lambda: env.restore({"of_another_task": torch.zeros(1)}))
+    if not life.state_fault and isinstance(env, Restartable):
+        life.restart_fault = _restart_fault(env, actions, seed)
     action = torch.zeros(env.num_envs, env.action_size, device=env.device)
     env.step(action)
     life.close_fault = _raised(env.close) or _raised(env.close)
     life.closed_fault = _unrefused(lambda: env.step(action))
     return life
+
+
+class _RestartableEnv(VectorEnv, Restartable, Protocol): ...
+
+
+def _restart_fault(env: _RestartableEnv, actions: Tensor, seed: int) -> str:
+    """Whether restarts with the same seed, from the same state, give other runs, or one with another seed the same."""
+    state = {name: tensor.clone() for name, tensor in env.state().items()}
+
+    def restarted(seed: int) -> Tensor:
+        env.restore(state)
+        env.restart(seed, stagger=True)
+        seen = [env.reset(), *(env.step(action.clamp(-1.0, 1.0).to(env.device)).observation for action in actions)]
+        return torch.stack([rows(one).detach().cpu().clone() for one in seen])
+
+    one, again, other = restarted(seed), restarted(seed), restarted(seed + OTHER_SEED)
+    if is_same(one, other):
+        return "another seed gives the same run"
+    differs = unlike(one, again, 0.0).flatten(1).any(1).nonzero()
+    return f"the same seed gives another run after {int(differs[0])} steps" if len(differs) else ""
 
 
 def _state_difference(put: dict[str, Tensor], back: dict[str, Tensor]) -> str:

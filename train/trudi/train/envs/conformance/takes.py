@@ -76,6 +76,10 @@ class Take:
     """The first returned tensor that did not stay as it was."""
     action_changed: str
     """The first action that a step wrote to."""
+    logs: tuple[dict[str, float], dict[str, float]]
+    """What it reported at the end of the run, and when it was asked again at once."""
+    error: str = ""
+    """What it raised, where that is no reason to give up."""
 
     def __len__(self) -> int:
         return len(self.steps)
@@ -217,6 +221,7 @@ class _Recorder:
     ends: int = 0
     cuts: int = 0
     action_changed: str = ""
+    logs: tuple[dict[str, float], dict[str, float]] = field(default_factory=lambda: ({}, {}))
     returned: list[tuple[str, Tensor, Tensor]] = field(default_factory=list[tuple[str, Tensor, Tensor]])
     """Name, what was returned, and its copy."""
 
@@ -238,6 +243,7 @@ class _Recorder:
             if not left:
                 break
         self.state = {key: value.detach().to("cpu", copy=True) for key, value in self.env.state().items()}
+        self.logs = self.env.log(), self.env.log()
         self.broken = False
 
     def take(self, stagger: bool) -> Take:
@@ -254,6 +260,7 @@ class _Recorder:
             broken=self.broken,
             changed=changed,
             action_changed=self.action_changed,
+            logs=self.logs,
         )
 
     def _step(self, t: int, drawn: Tensor) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -131,6 +133,28 @@ def state_returns(runs: Runs) -> Outcome:
 def foreign_state_refused(runs: Runs) -> Outcome:
     """Another task's state is refused with TrainError."""
     return unless(runs.other.foreign_fault)
+
+
+@CHECKS.add
+def restarts(runs: Runs) -> Outcome:
+    """After `restart`, the same seed gives the same run again, and another seed another one."""
+    if runs.other.state_fault:
+        return unexercised("it does not take its state back (see state-returns)")
+    fault = runs.other.restart_fault
+    return unexercised("it is not `Restartable`") if fault is None else unless(fault)
+
+
+@CHECKS.add
+def log_reports(runs: Runs) -> Outcome:
+    """`log()` gives finite numbers, of what was reported since it was last called."""
+    reported, again = runs.whole.logs
+    odd = [f"'{name}' is {value!r}" for name, value in reported.items() if not _is_finite(value)]
+    repeated = f"asked again at once, it reports {', '.join(again)}" if again else ""
+    return unless(first([*odd, repeated]), f"{len(reported)} numbers")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
 
 
 @CHECKS.add

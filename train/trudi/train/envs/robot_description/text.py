@@ -49,7 +49,7 @@ def term_values(term: Term, robot: Robot | None) -> Values:
     """One term; what its kind says already is left out."""
     values = term.model_dump(mode="json", exclude_defaults=True, exclude={"size", "joints"})
     joints = [] if robot is None else [joint.name for joint in robot.joints]
-    if term.kind in IMPLIED_FRAME and values["frame"] == IMPLIED_FRAME[term.kind]:
+    if values["frame"] == IMPLIED_FRAME.get(term.kind) and (term.joints is not None or "joint" not in values["frame"]):
         del values["frame"]
     if term.kind in ("command", "last_action", "base_linear_velocity", "base_angular_velocity", "projected_gravity"):
         del values["element_names"], values["units"]

@@ -1,5 +1,6 @@
 """Command terms."""
 
-from .velocity_command import UniformVelocityCommand, UniformVelocityCommandCfg
+from .commands_cfg import UniformVelocityCommandCfg
+from .velocity_command import UniformVelocityCommand
 
 __all__ = ["UniformVelocityCommand", "UniformVelocityCommandCfg"]

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from isaaclab.managers import CommandTerm, CommandTermCfg
-from isaaclab.utils import configclass
+from isaaclab.managers import CommandTerm
 
 
 class UniformVelocityCommand(CommandTerm):
@@ -45,24 +43,3 @@ class UniformVelocityCommand(CommandTerm):
     def _update_command(self) -> None:
         """Standing starts here, one `compute` after the command was drawn."""
         self.vel_command_b[self.is_standing_env] = 0.0
-
-
-@configclass
-class VelocityRanges:
-    """In m/s, m/s and rad/s."""
-
-    lin_vel_x: tuple[float, float] = MISSING  # type: ignore[assignment]
-    lin_vel_y: tuple[float, float] = MISSING  # type: ignore[assignment]
-    ang_vel_z: tuple[float, float] = MISSING  # type: ignore[assignment]
-
-
-@configclass
-class UniformVelocityCommandCfg(CommandTermCfg):
-    """Whose velocity, and how fast."""
-
-    Ranges = VelocityRanges
-
-    class_type: Any = UniformVelocityCommand
-    asset_name: str = MISSING  # type: ignore[assignment]
-    rel_standing_envs: float = 0.0
-    ranges: VelocityRanges = MISSING  # type: ignore[assignment]
