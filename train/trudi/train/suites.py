@@ -135,5 +135,6 @@ def _options(values: dict[str, Any], prefix: str = "") -> list[str]:
         if isinstance(value, dict):
             options += _options(cast("dict[str, Any]", value), f"{prefix}{key}.")
         else:
-            options += [f"--{prefix}{key}".replace("_", "-"), f"{value}"]
+            words = cast("list[object]", value) if isinstance(value, list) else [value]
+            options += [f"--{prefix}{key}".replace("_", "-"), *map(str, words)]
     return options
