@@ -17,6 +17,8 @@ def isaaclab_importable() -> Iterator[None]:
     """`import isaaclab` finds this folder's package; afterwards neither it, its app nor its tasks are left."""
     import gymnasium as gym
 
+    if str(ROOT) in sys.path:
+        raise RuntimeError("already importable: nest nothing, end the other first")
     signals = (signal.SIGTERM, signal.SIGABRT, signal.SIGSEGV)
     handlers = {number: signal.getsignal(number) for number in signals}
     registered, out, argv = set(gym.registry), sys.stdout, list(sys.argv)
