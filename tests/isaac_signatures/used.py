@@ -109,6 +109,19 @@ USED = {
     "isaaclab.managers:ObservationGroupCfg": """
         attributes: concatenate_terms, concatenate_dim, enable_corruption, history_length, flatten_history_dim
     """,
+    "isaaclab.utils.modifiers:ModifierBase": """
+        __init__(cfg, data_dim, device)
+        __call__(data)
+        reset(env_ids)
+    """,
+    "isaaclab.utils.noise:NoiseModel": """
+        __init__(noise_model_cfg, num_envs, device)
+        __call__(data)
+        reset(env_ids)
+    """,
+    "isaaclab.utils.noise:NoiseModelWithAdditiveBias": """
+        attributes: _bias
+    """,
     "isaaclab.utils.buffers:CircularBuffer": """
         __init__(max_len, batch_size, device)
         append(data)

@@ -186,6 +186,20 @@ def test_clip_comes_before_scale_and_noise_before_both(make):
     assert newest.tolist() == [[1.0] * 5] * 3  # (100 +- 1.5) cut to 20, times 0.05
 
 
+def test_every_computation_is_a_step_to_what_remembers(make):
+    env = make(f"{TESTBOT}-Stateful-v0")
+    manager = env.observation_manager
+    (integrator, noise) = manager._group_obs_class_instances  # one list for all groups
+    env.scene["robot"].write_root_velocity_to_sim(torch.tensor([[0.0, 0.0, 0.0, 0.0, 0.0, 1.0]] * 3))
+    integrator.reset()
+    bias = noise._bias.clone()
+    # 0.02 s of 1 rad/s: the first call averages it with the zero before, (0 + 1) / 2 * 0.02; the second adds 0.02
+    seen = [float(manager.compute_group("policy")[0, 2]) for _ in range(2)]
+    assert seen == pytest.approx([0.01, 0.03])
+    assert torch.equal(noise._bias, bias)
+    assert bias.shape == (3, 5)
+
+
 def test_actions_to_targets(make):
     env = make(f"{TESTBOT}-v0", num_envs=1)
     env.action_manager.process_action(torch.tensor([[1.0, -1.0, 1.0, -1.0, 0.5]]))

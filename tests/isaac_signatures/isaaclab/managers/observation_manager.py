@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,7 +35,7 @@ class ObservationManager(ManagerBase):
         self._group_obs_concatenate: dict[str, bool] = {}
         self._group_obs_concatenate_dim: dict[str, int] = {}
         self._group_obs_term_history_buffer: dict[str, dict[str, CircularBuffer]] = {}
-        self._group_obs_class_instances: list[Any] = []
+        self._group_obs_class_instances: list[Any] = []  # of all groups, in one list
         super().__init__(cfg, env)
         self._group_obs_dim: dict[str, Dims | list[Dims]] = {
             group: self._joined(group, dims) if self._group_obs_concatenate[group] else dims
@@ -103,8 +104,8 @@ class ObservationManager(ManagerBase):
         elif isinstance(cfg.noise, NoiseModelCfg) and cfg.noise.func is not None:
             value = cfg.noise.func(value)
         if cfg.clip:
-            value = value.clip(min=cfg.clip[0], max=cfg.clip[1])
-        return value if cfg.scale is None else value * cfg.scale  # type: ignore[return-value] - a tensor by now
+            value = value.clip_(min=cfg.clip[0], max=cfg.clip[1])
+        return value if cfg.scale is None else value.mul_(cfg.scale)  # type: ignore[arg-type] - a tensor by now
 
     def _with_history(self, group: str, name: str, cfg: ObservationTermCfg, value: Tensor, update: bool) -> Tensor:
         if cfg.history_length == 0:
@@ -166,6 +167,11 @@ class ObservationManager(ManagerBase):
         shape: Any = tuple(term.func(self._env, **term.params).shape)
         if term.scale is not None:
             term.scale = torch.tensor(term.scale, dtype=torch.float, device=self.device)  # type: ignore[assignment]
+        for modifier in term.modifiers or ():
+            make: Any = modifier.func
+            if inspect.isclass(make):
+                modifier.func = make(cfg=modifier, data_dim=shape, device=self.device)
+                self._group_obs_class_instances.append(modifier.func)
         if isinstance(term.noise, NoiseModelCfg):
             term.noise.func = term.noise.class_type(term.noise, num_envs=self.num_envs, device=self.device)
             self._group_obs_class_instances.append(term.noise.func)

@@ -6,6 +6,7 @@ _TASKS = {
     "Isaac-Velocity-Flat-TestBot-v0": "TestBotFlatEnvCfg",
     "Isaac-Velocity-Flat-TestBot-Play-v0": "TestBotFlatEnvCfg_PLAY",
     "Isaac-Velocity-Flat-TestBot-History-v0": "TestBotHistoryEnvCfg",
+    "Isaac-Velocity-Flat-TestBot-Stateful-v0": "TestBotStatefulEnvCfg",
     "Isaac-Velocity-Flat-TestBot-Dict-v0": "TestBotDictEnvCfg",
     "Isaac-Velocity-Flat-TestBot-FinalObs": "TestBotFinalObsEnvCfg",
 }

@@ -12,7 +12,9 @@ from isaaclab.managers import ObservationTermCfg as ObsTerm
 from isaaclab.managers import TerminationTermCfg as DoneTerm
 from isaaclab.scene import InteractiveSceneCfg
 from isaaclab.utils import configclass
+from isaaclab.utils.modifiers import IntegratorCfg
 from isaaclab.utils.noise import AdditiveUniformNoiseCfg as Unoise
+from isaaclab.utils.noise import NoiseModelWithAdditiveBiasCfg
 from testbot_dynamics import DEFAULT_JOINT_POS, TestBot
 
 from isaaclab_tasks.manager_based.locomotion.velocity import mdp
@@ -205,6 +207,20 @@ class TestBotHistoryEnvCfg(TestBotFlatEnvCfg):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.observations.policy.history_length = 5
+
+
+@configclass
+class TestBotStatefulEnvCfg(TestBotFlatEnvCfg):
+    """Terms that remember: an integral of the turning rate, and a bias of the joint positions, drawn once an episode."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        policy = self.observations.policy
+        policy.base_ang_vel.modifiers = [IntegratorCfg(dt=self.sim.dt * self.decimation)]
+        policy.base_ang_vel.noise = policy.base_ang_vel.scale = None
+        policy.joint_pos.noise = NoiseModelWithAdditiveBiasCfg(
+            noise_cfg=Unoise(n_min=-0.01, n_max=0.01), bias_noise_cfg=Unoise(n_min=-0.05, n_max=0.05, operation="abs")
+        )
 
 
 @configclass
