@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -168,9 +168,8 @@ class ObservationManager(ManagerBase):
         if term.scale is not None:
             term.scale = torch.tensor(term.scale, dtype=torch.float, device=self.device)  # type: ignore[assignment]
         for modifier in term.modifiers or ():
-            make: Any = modifier.func
-            if inspect.isclass(make):
-                modifier.func = make(cfg=modifier, data_dim=shape, device=self.device)
+            if inspect.isclass(modifier.func):
+                modifier.func = cast("Any", modifier.func)(cfg=modifier, data_dim=shape, device=self.device)
                 self._group_obs_class_instances.append(modifier.func)
         if isinstance(term.noise, NoiseModelCfg):
             term.noise.func = term.noise.class_type(term.noise, num_envs=self.num_envs, device=self.device)
