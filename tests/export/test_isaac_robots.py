@@ -17,6 +17,7 @@ from trudi.export.errors import ExportError
 from trudi.export.robot_file import load_robot_file
 from trudi.train.envs.robot_description import ROBOT_FILE, describe_robot, robot_yaml
 from trudi.train.envs.robot_description.actions import action_parts, joint_action
+from trudi.train.envs.robot_description.commands import describe_command
 from trudi.train.envs.robot_description.isaac import IsaacMachine
 from trudi.train.envs.robot_description.parts import RawAction, Undescribed
 from trudi.train.trained import TrainedRun
@@ -44,7 +45,8 @@ def test_isaac_in_a_loop(task, isaac, tmp_path):
     assert len(recorded["steps"]) >= 6
     for step in recorded["steps"]:
         sensors = {"quaternion_xyzw": [0, 0, 0, 1]} | {key: step[key] for key in ("linear_velocity", "angular_velocity")}
-        seen = deployed.observe(step["joints"], sensors, {}, step["commands"])
+        commands = {"velocity": step["commands"].get("base_velocity")}
+        seen = deployed.observe(step["joints"], sensors, {}, commands)
         np.testing.assert_allclose(seen, step["observation"], atol=1e-5)
         kind = {"joint_position": "position", "joint_effort": "effort"}[file.action.kind]
         for name, target in deployed.act(step["action"]).items():
@@ -140,6 +142,20 @@ def test_isaacs_motors_that_are_no_pd_law():
         isaac_machine(motor="ActuatorNetMLP").joint("a", "joint_position")
     with pytest.raises(Undescribed, match="motor of a pulls towards a position, too"):
         isaac_machine().joint("a", "joint_velocity")
+
+
+def test_what_isaacs_motors_do_beside_the_law_is_noted():
+    machine = isaac_machine(motor="RemotizedPDActuator")
+    group = machine._groups()["legs"]
+    group._torque_limit, group.cfg = object(), SimpleNamespace(min_delay=0, max_delay=4)
+    assert machine.joint("a", "joint_position").stiffness == 30.0
+    notes = " ".join(machine.notes(("a",)))
+    assert (
+        "legs have an effort limit for each angle" in notes and "reached the motors legs 0 to 4 physics steps late" in notes
+    )
+    assert "Driven in the simulator, but not by the policy: b." in notes
+    group._saturation_effort = 1.0
+    assert "legs lose torque with speed" in " ".join(machine.notes(("a", "b")))
 
 
 def test_a_default_pose_that_is_drawn_is_the_configured_one():
@@ -259,6 +275,49 @@ def test_a_height_above_rough_ground_is_not_said(tmp_path):
     height = observed(lambda env, asset_cfg=ROBOT: None, "base_pos_z")
     terms, text = isaac_file(tmp_path, height, sizes=(1,), terrain="generator")
     assert terms["base_pos_z"].kind == "custom" and "the ground is no plane" in text
+
+
+def commanded(ranges, *curricula, kind="UniformVelocityCommand", **options):
+    """(command, notes) of an environment with one velocity command and these curricula's parameters."""
+    term = of_isaac(type(kind, (), {}), "envs.mdp.commands.velocity_command")()
+    term.cfg = SimpleNamespace(ranges=SimpleNamespace(**ranges))
+    manager = SimpleNamespace(
+        active_terms=[f"term_{index}" for index in range(len(curricula))],
+        _term_cfgs=[SimpleNamespace(params=params) for params in curricula],
+    )
+    env = SimpleNamespace(command_manager=SimpleNamespace(get_term=lambda _: term), curriculum_manager=manager)
+    notes = []
+    return describe_command(env, "drive", options.pop("control_steps", 0), notes, is_first=True), notes
+
+
+RANGES = {"lin_vel_x": (0.5, 1.0), "lin_vel_y": (0.0, 0.0), "ang_vel_z": (-1.0, 1.0)}
+
+
+def test_a_range_without_zero_is_left_for_its_nearest_end():
+    command, notes = commanded(RANGES)
+    assert command.neutral == (0.5, 0.0, 0.0) and command.range[0] == (0.5, 1.0)
+    assert notes == ["velocity is the simulator's drive: lin_vel_x, lin_vel_y, ang_vel_z."]
+
+
+def test_stages_that_were_reached_add_up():
+    """At step 100 the range was [0.5, 1] at first, then [0, 0.8]: the policy has seen [0, 1]."""
+    stages = [{"step": 50, "lin_vel_x": (0.0, 0.8)}, {"step": 500, "lin_vel_x": (-2.0, 2.0), "ang_vel_z": None}]
+    command, notes = commanded(RANGES, {"command_name": "drive", "stages": stages}, control_steps=100)
+    assert command.range == ((0.0, 1.0), (0.0, 0.0), (-1.0, 1.0))
+    assert "[-2.0, 2.0] from control step 500; the range stated is that of the first 100" in " ".join(notes)
+
+
+@pytest.mark.parametrize(
+    "params", [{"command_name": "drive", "widest": 2.0}, {"address": "commands.drive.ranges.lin_vel_x"}]
+)
+def test_curricula_whose_ranges_nobody_can_foresee_are_named(params):
+    command, notes = commanded(RANGES, params)
+    assert command.range[0] == (0.5, 1.0) and "The curriculum term_0 may move the ranges of drive" in notes[0]
+
+
+def test_commands_without_bounds_are_not_described():
+    with pytest.raises(Undescribed, match=r"drive \(NormalVelocityCommand\) is no velocity from a range"):
+        commanded(RANGES, kind="NormalVelocityCommand")
 
 
 # --- What `trudi export` takes ---

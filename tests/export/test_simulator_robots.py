@@ -160,7 +160,8 @@ def test_what_go1_sees(go1):
 def test_commands_have_the_range_that_is_trained_on(go1, tmp_path, steps, forward, turn):
     file, text, _ = described(go1.env, f"mjlab:{GO1}", tmp_path, control_steps=steps)
     (command,) = file.commands
-    assert (command.name, command.frame, command.units) == ("twist", "base", ("m/s", "m/s", "rad/s"))
+    assert (command.name, command.frame, command.units) == ("velocity", "base", ("m/s", "m/s", "rad/s"))
+    assert command.element_names == ("vx", "vy", "wz"), "as a Twist gives them"
     assert command.range == (forward, (-1.0, 1.0), turn) and command.neutral == (0.0, 0.0, 0.0)
     assert "[-1.5, 2.0] from control step 120000" in text
 
@@ -211,7 +212,7 @@ def closed_loop(robot, *, steps, site=None, amplitude=1.0, env_index=1, seed=3, 
     rng = np.random.default_rng(seed)
     for step in range(steps):
         joints, bias = joints_of(robot, env_index)
-        commands = {one.name: env.command_manager.get_command(one.name)[env_index].numpy() for one in robot.file.commands}
+        commands = {one.name: env.command_manager.get_command("twist")[env_index].numpy() for one in robot.file.commands}
         seen = deployed.observe(joints, sensors_of(robot, env_index, site), custom_of(robot, env_index), commands)
         np.testing.assert_allclose(
             seen, groups["actor"][env_index].numpy(), atol=1e-5, err_msg=f"observation of step {step}"
@@ -258,20 +259,21 @@ def test_a_cart_that_is_pushed(cartpole):
 
 
 def test_bounds_history_delay_clip_and_scale(folder):
-    """Raw actions from -1 to 3 (middle 1, half 2) would differ at the first step only; here -2 to 2, so that none does."""
+    """The whole way of a term, in a loop with raw actions from -2 to 2."""
 
     def change(cfg):
         terms = cfg.observations["actor"].terms
         terms["base_ang_vel"].scale, terms["base_ang_vel"].history_length = 0.25, 2
         terms["joint_vel"].clip, terms["joint_vel"].scale, terms["joint_vel"].history_length = (-2.0, 2.0), 0.05, 3
         terms["joint_pos"].delay_min_lag = terms["joint_pos"].delay_max_lag = 2
-        terms["actions"].clip, terms["actions"].history_length = (-1.5, 1.5), 2
+        terms["actions"].clip, terms["actions"].scale, terms["actions"].history_length = (-1.5, 1.5), 0.25, 2
         terms["command"].scale = (2.0, 2.0, 0.25)
 
     robot = simulated(GO1, folder, low=-2.0, high=2.0, change=change)
     terms = {term.name: term for term in robot.file.observation}
     assert terms["joint_pos"].delay_steps == 2 and terms["joint_vel"].history == 3
-    assert terms["actions"].scale == (2.0,) * 12 and terms["actions"].clip == (-0.75, 0.75)  # 2 * clip(a, +-0.75)
+    # clip(2 a, +-1.5) / 4 = 0.5 clip(a, +-0.75)
+    assert terms["actions"].scale == (0.5,) * 12 and terms["actions"].clip == (-0.75, 0.75)
     assert robot.file.action.scale[0] == pytest.approx(2.0 * 0.25 * 23.7 / robot.file.robot.joints[0].stiffness, rel=1e-6)
     closed_loop(robot, steps=8, site="imu", amplitude=0.5)
 
@@ -295,7 +297,7 @@ def test_joints_out_of_place_are_noticed(go1):
     quietly(go1.env.step, go1.raw(np.linspace(-1.0, 1.0, 12)))
     joints, _ = joints_of(go1, 1)
     shifted = dict(zip(joints, [*list(joints.values())[1:], joints[next(iter(joints))]], strict=True))
-    commands = {"twist": np.zeros(3)}
+    commands = {"velocity": np.zeros(3)}
     right, wrong = (deployed.observe(each, sensors_of(go1, 1, "imu"), {}, commands) for each in (joints, shifted))
     assert np.abs(right - wrong).max() > 0.1
 
@@ -469,6 +471,11 @@ def test_frames_that_are_turned_or_move_stay_apart(folder):
     assert "leg_imu is the site of that name on upper" in robot.text and "moves against the base" in robot.text
     found, _ = frames_of(folder, up=sensor("turned_up", mdp.projected_gravity_from_sensor), gravity=gravity)
     assert [frame for _, frame in found.values()] == ["turned_imu", "base"]
+
+
+def test_velocities_of_two_places_stay_apart(folder):
+    found, _ = frames_of(folder, speed=ObservationTermCfg(func=mdp.base_lin_vel), there=sensor("flat_velocity"))
+    assert [frame for _, frame in found.values()] == ["base", "flat_imu"]
 
 
 def test_quaternions_of_another_order_are_not_said_to_be_ours(folder):

@@ -8,16 +8,17 @@ from typing import Any, cast
 from trudi.runtime.interface import Command
 from trudi.train.envs.robot_description.parts import Undescribed, own_name
 
-VELOCITY = ("lin_vel_x", "lin_vel_y", "ang_vel_z")
+VELOCITY = {"vx": "lin_vel_x", "vy": "lin_vel_y", "wz": "ang_vel_z"}
+"""Elements as a runtime knows them (a Twist, an operator's `vx=0.5`), and as the simulators do."""
 TIMEOUT_S = 0.5
 Range = tuple[float, float]
 
 
-def describe_command(env: Any, name: str, control_steps: int | None, notes: list[str]) -> Command:
-    """The velocity command of that name; Undescribed where it is another, or its range is not bounded.
+def describe_command(env: Any, name: str, control_steps: int | None, notes: list[str], *, is_first: bool) -> Command:
+    """The velocity command that the simulator calls `name`; Undescribed where it is another, or its range is not bounded.
 
-    Where a curriculum moves its ranges by the number of control steps, they are those of the first `control_steps` of an
-    environment; of the steps that it took so far where that is None.
+    The first one is called `velocity`, as runtimes expect it. Where a curriculum lists its ranges by control steps, they are
+    those of the first `control_steps` of an environment; of the steps that it took so far where that is None.
     """
     steps = int(getattr(env, "common_step_counter", 0)) if control_steps is None else control_steps
     term = env.command_manager.get_term(name)
@@ -25,19 +26,20 @@ def describe_command(env: Any, name: str, control_steps: int | None, notes: list
     if "UniformVelocityCommand" not in own or "NormalVelocityCommand" in own:
         raise Undescribed(f"the command {name} ({type(term).__name__}) is no velocity from a range")
     for label, cfg in _curricula(env, name):
-        if not any(True for element in VELOCITY for _ in _stages(cfg, element)):
+        if not any(True for element in VELOCITY.values() for _ in _stages(cfg, element)):
             notes.append(
                 f"The curriculum {label} may move the ranges of {name}; stated is what they were at the time of writing."
             )
-    ranges = [_range(env, term.cfg.ranges, name, element, steps, notes) for element in VELOCITY]
+    ranges = [_range(env, term.cfg.ranges, name, element, steps, notes) for element in VELOCITY.values()]
     if getattr(term.cfg, "heading_command", False):
         notes.append(
             f"For {getattr(term.cfg, 'rel_heading_envs', 1.0):.0%} of the robots, ang_vel_z of {name} was "
             f"{getattr(term.cfg, 'heading_control_stiffness', 1.0):g} 1/s times the error of a wanted heading, in its range."
         )
+    notes.append(f"{'velocity' if is_first else name} is the simulator's {name}: {', '.join(VELOCITY.values())}.")
     return Command(
-        name=name,
-        element_names=VELOCITY,
+        name="velocity" if is_first else name,
+        element_names=tuple(VELOCITY),
         units=("m/s", "m/s", "rad/s"),
         frame="base",
         range=tuple(ranges),
@@ -60,11 +62,14 @@ def _range(env: Any, ranges: Any, name: str, element: str, steps: int, notes: li
 
 
 def _curricula(env: Any, name: str) -> list[tuple[str, Any]]:
-    """(name, configuration) of the curricula that are about a command, but for those of the ground."""
-    manager = getattr(env, "curriculum_manager", None)
-    entries = zip(getattr(manager, "active_terms", None) or (), getattr(manager, "_term_cfgs", None) or (), strict=False)
+    """(name, configuration) of the curricula that name a command, alone or in a path; but for those of the ground."""
+    manager: Any = getattr(env, "curriculum_manager", None)
+    names: list[str] = list(getattr(manager, "active_terms", ()))
+    cfgs: list[Any] = list(getattr(manager, "_term_cfgs", ()))  # absent where there is no curriculum
     return [
-        (str(term), cfg) for term, cfg in entries if cfg.params.get("command_name") == name and "terrain" not in str(term)
+        (str(term), cfg)
+        for term, cfg in zip(names, cfgs, strict=False)
+        if "terrain" not in str(term) and any(name in str(value).split(".") for value in cfg.params.values())
     ]
 
 

@@ -10,6 +10,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, cast
 
+import numpy as np
 from pydantic import ValidationError
 
 from trudi.runtime.consistency import check_interface
@@ -47,8 +48,8 @@ def describe_robot(
     `env` is the simulator's own environment, `task` its name with the backend, `actor_groups` the observation groups that
     the actor sees, side by side. The policy's a in [-1, 1] is the raw action from `action_low` to `action_high` (actions,).
     `control_steps` is how many steps each environment takes in the whole training, on which curricula of commands depend;
-    those that it took so far by default. None where the actor sees no vectors, or more than a bundle describes. Nothing in
-    the simulator is changed, and nothing is drawn at random.
+    those that it took so far by default. None where the actor sees no vectors, or more than a bundle describes, or where
+    raw actions have no range. Nothing in the simulator is changed, and nothing is drawn at random.
     """
     raw = RawAction.between(action_low, action_high)
     try:
@@ -57,6 +58,8 @@ def describe_robot(
         return None
     size = sum(source.size * source.frames for source in sources)
     if not 1 <= size <= MAX_ELEMENTS or not 1 <= len(raw.half) <= MAX_ELEMENTS:
+        return None
+    if not (np.isfinite(raw.half).all() and (raw.half > 0.0).all()):
         return None
     why: list[str] = []
     if hasattr(env, "action_manager") and hasattr(env, "observation_manager"):

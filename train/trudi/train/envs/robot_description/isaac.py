@@ -18,14 +18,15 @@ from trudi.train.envs.robot_description.parts import (
     Reading,
     Undescribed,
     by_name,
+    first,
     limit,
-    numbers,
     own_name,
+    plain,
     robot_name,
     row,
 )
 
-PD = ("ImplicitActuator", "IdealPDActuator", "DCMotor", "DelayedPDActuator")
+PD = ("ImplicitActuator", "IdealPDActuator", "DCMotor", "DelayedPDActuator", "RemotizedPDActuator")
 ALL_TURN = "The simulator did not say which joints slide: all are said to turn, with units to match."
 NO_RANGE = 1e3
 """A joint that may turn this far has no limit; rad or m."""
@@ -52,7 +53,7 @@ class IsaacMachine:
         usd = getattr(getattr(self._asset.cfg, "spawn", None), "usd_path", None)
         self.name = robot_name(PurePosixPath(str(usd or "")).stem, entity)
         centre = getattr(self._data, "body_com_pos_b", None)
-        place = np.zeros(3) if centre is None else np.median(numbers(centre)[:, 0], axis=0)
+        place = np.zeros(3) if centre is None else np.median(plain(centre)[:, 0].astype(float), axis=0)
         self.base = Frame("base", np.eye(3), place)
         view = getattr(self._asset, "root_physx_view", None)
         self._types: Any = getattr(getattr(view, "shared_metatype", None), "dof_types", None)
@@ -79,8 +80,8 @@ class IsaacMachine:
             stiffness=stiffness,
             damping=damping,
             position_limit=(low, high) if -NO_RANGE < low < high < NO_RANGE else None,
-            velocity_limit=limit(float(numbers(actuator.velocity_limit)[0, place])),
-            effort_limit=limit(float(numbers(actuator.effort_limit)[0, place])),
+            velocity_limit=limit(first(actuator.velocity_limit, place)),
+            effort_limit=limit(first(actuator.effort_limit, place)),
         )
 
     def command_factor(self, name: str, kind: Kind) -> float:
@@ -111,6 +112,8 @@ class IsaacMachine:
         for title, group in groups.items():
             if hasattr(group, "_saturation_effort"):
                 found.append(f"The motors {title} lose torque with speed, down to 0 at velocity_limit.")
+            if hasattr(group, "_torque_limit"):
+                found.append(f"The motors {title} have an effort limit for each angle, which the contract has no place for.")
             if hasattr(group.cfg, "max_delay"):
                 low, high = group.cfg.min_delay, group.cfg.max_delay
                 found.append(f"Commands reached the motors {title} {low} to {high} physics steps late.")

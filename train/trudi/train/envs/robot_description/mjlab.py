@@ -18,9 +18,10 @@ from trudi.train.envs.robot_description.parts import (
     Reading,
     Undescribed,
     by_name,
+    first,
     limit,
-    numbers,
     own_name,
+    plain,
     robot_name,
     row,
 )
@@ -140,7 +141,7 @@ class MjlabMachine:
         if held:
             found.append(f"Driven in the simulator, but not by the policy: {', '.join(held)}.")
         found += self._couplings()
-        bias = np.abs(numbers(self._entity.data.encoder_bias)).max(initial=0.0)
+        bias = np.abs(plain(self._entity.data.encoder_bias)).max(initial=0.0)
         if bias > 0.0:
             found.append("Joint positions had a constant error, drawn for each robot, in what was seen and in the targets.")
         return found
@@ -155,11 +156,12 @@ class MjlabMachine:
         actuator, place = self._actuator(name)
         own = own_name(type(actuator), ACTUATORS)
         if own in IDEAL:
-            gains = [float(numbers(getattr(actuator, f"default_{what}"))[0, place]) for what in ("stiffness", "damping")]
+            gains = [first(getattr(actuator, f"default_{what}"), place) for what in ("stiffness", "damping")]
             if kind != "joint_position" and gains[0]:
                 raise Undescribed(f"the motor of {name} pulls towards the position 0, too")
-            speed, most = getattr(actuator.cfg, "velocity_limit", None), numbers(actuator.default_force_limit)[0, place]
-            return gains[0], gains[1], [float(most)], None if speed is None else float(speed)
+            speed = getattr(actuator.cfg, "velocity_limit", None)
+            most = first(actuator.default_force_limit, place)
+            return gains[0], gains[1], [most], None if speed is None else float(speed)
         reads = FIELDS[actuator.command_field] if own == "XmlActuator" else READS.get(own)
         if reads is None:
             raise Undescribed(f"the motor of {name} ({type(actuator).__name__}) follows no PD law that is known")
@@ -204,7 +206,7 @@ class MjlabMachine:
 
     @staticmethod
     def _control(actuator: Any, place: int) -> int:
-        return int(numbers(actuator.global_ctrl_ids)[place])
+        return int(plain(actuator.global_ctrl_ids)[place])
 
     def _site(self, index: int) -> Frame:
         """A site's frame; moving against the root where a joint lies between."""

@@ -127,11 +127,16 @@ class Machine(Protocol):
         ...
 
 
-def numbers(value: Any) -> Float64:
-    """A tensor, array or number in double precision; of single precision the shortest decimals that mean the same."""
+def plain(value: Any) -> NDArray[Any]:
+    """A tensor, array or number as an array."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
-    array = np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+    return np.asarray(value.numpy() if hasattr(value, "numpy") else value)
+
+
+def numbers(value: Any) -> Float64:
+    """The same in double precision; of single precision the shortest decimals that mean the same."""
+    array = plain(value)
     if array.dtype == np.float32:
         return np.array([float(str(x)) for x in array.reshape(-1)], np.float64).reshape(array.shape)
     return array.astype(np.float64)
@@ -139,12 +144,17 @@ def numbers(value: Any) -> Float64:
 
 def row(value: Any, count: int, what: str) -> Float64:
     """(count, ...) of one number, of (count, ...) or of (envs, count, ...); Undescribed where environments differ."""
-    array = numbers(value)
+    array = plain(value)
     if array.ndim > 1 and array.shape[1] == count:
         if not np.allclose(array, array[:1], rtol=1e-6, atol=1e-9):
             raise Undescribed(f"{what} differs between environments")
         array = array[0]
-    return np.broadcast_to(array, (count, *array.shape[1:])).copy()
+    return np.broadcast_to(numbers(array), (count, *array.shape[1:])).copy()
+
+
+def first(value: Any, place: int) -> float:
+    """An element of the first environment's row."""
+    return float(numbers(plain(value)[0, place]))
 
 
 def own_name(code: Any, folder: str = MDP) -> str:

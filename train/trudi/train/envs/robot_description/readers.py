@@ -12,7 +12,7 @@ import numpy as np
 from trudi.runtime.interface import Command
 from trudi.train.envs.robot_description.actions import UNITS
 from trudi.train.envs.robot_description.commands import describe_command
-from trudi.train.envs.robot_description.parts import XYZ, Frame, Kind, Machine, RawAction, Reading, Undescribed, numbers
+from trudi.train.envs.robot_description.parts import XYZ, Frame, Kind, Machine, RawAction, Reading, Undescribed, plain
 
 JOINT_FRAME, NO_FRAME = Frame("joint"), Frame("none")
 
@@ -29,6 +29,7 @@ class Context:
     """Control steps of an environment in the whole training; None for those so far."""
     notes: list[str]
     commands: dict[str, Command] = field(default_factory=dict)
+    """By the simulator's name."""
 
 
 def argument(cfg: Any, name: str) -> Any:
@@ -47,7 +48,7 @@ def _own_asset(context: Context, cfg: Any) -> Any:
 def _joints(context: Context, cfg: Any, kind: Kind) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """(names, units) of the joints that the term selects, in its order."""
     machine, ids = context.machine, _own_asset(context, cfg).joint_ids
-    place = range(len(machine.joint_names))[ids] if isinstance(ids, slice) else numbers(ids).astype(int).reshape(-1).tolist()
+    place = range(len(machine.joint_names))[ids] if isinstance(ids, slice) else plain(ids).reshape(-1).tolist()
     names = tuple(machine.joint_names[index] for index in place)
     return names, tuple(UNITS[kind, machine.joint_type(name)] for name in names)
 
@@ -142,9 +143,10 @@ def _last_action(context: Context, cfg: Any) -> Reading:
 def _generated_command(context: Context, cfg: Any) -> Reading:
     name = str(argument(cfg, "command_name"))
     if name not in context.commands:
-        context.commands[name] = describe_command(context.env, name, context.control_steps, context.notes)
+        is_first = not context.commands
+        context.commands[name] = describe_command(context.env, name, context.control_steps, context.notes, is_first=is_first)
     command = context.commands[name]
-    return Reading("command", command.element_names, command.units, Frame(command.frame), command=name)
+    return Reading("command", command.element_names, command.units, Frame(command.frame), command=command.name)
 
 
 def _sensor(context: Context, cfg: Any) -> Reading:
