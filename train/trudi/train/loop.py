@@ -273,7 +273,7 @@ class Learner:
     def _simulator(self) -> VectorEnv:
         """A new simulator, where the run stands: what one that is started over draws once is drawn as in iteration 0."""
         cfg, seed = self.cfg, self._simulator_seed()
-        first = simulator_seed(cfg.seed, 0, 0) if backend_of(cfg.task).is_costly else seed
+        first = simulator_seed(cfg.seed, 0, 0) if backend_of(cfg.task).is_restartable else seed
         env = make_env(cfg.task, cfg.num_envs, first, device=self.device, sim=cfg.sim)
         if isinstance(env, Restartable):
             env.restart(seed)

@@ -14,7 +14,7 @@ from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
 from trudi.train.commands.common import parse_arguments
 from trudi.train.config import RESUMABLE_CHANGES, TrainCfg, differences, load_config
 from trudi.train.display import Display
-from trudi.train.envs.registry import split_task
+from trudi.train.envs.registry import finish, prepare, split_task
 from trudi.train.errors import TrainError
 from trudi.train.loop import Learner
 from trudi.train.runfolder import MetricsLog, RunFolder, require_free
@@ -36,7 +36,7 @@ class TrainArgs:
     json: Path | None = None
     """File for a machine-readable summary."""
     headless: bool = True
-    """Accepted for Isaac Lab's sake; EnvPool never opens a window."""
+    """Isaac Lab's own flag, as all of its AppLauncher's; no other simulator here opens a window."""
 
 
 def parse(argv: list[str]) -> tuple[TrainArgs, RunFolder | None]:
@@ -63,6 +63,8 @@ def parse(argv: list[str]) -> tuple[TrainArgs, RunFolder | None]:
         cfg = TrainCfg(task="backend:name")
     else:
         cfg = load_config(known.config, task)
+    if not wants_help:
+        rest = prepare(cfg.task, rest)
     args = parse_arguments(TrainArgs, "trudi train TASK", rest, TrainArgs(cfg=cfg))
     return args, folder
 
@@ -90,6 +92,8 @@ def main(argv: list[str]) -> int:
     if folder is None:
         folder = RunFolder.create(out, cfg)
     print(f"run folder: {folder.path}")
+    for note in learner.env.notes:
+        print(note)
     log = MetricsLog(folder, learner.counters.iteration)
     try:
         with Display(cfg.max_iterations, learner.counters.iteration) as display:
@@ -104,6 +108,7 @@ def main(argv: list[str]) -> int:
     print(f"{counters.env_steps:,} steps in {counters.elapsed_s:.0f} s; best evaluation: {best}")
     summary = {"run": str(folder.path), "task": cfg.task, "interrupted": outcome.interrupted}
     write_json(args.json, summary | vars(counters))
+    finish()
     return EXIT_OK
 
 

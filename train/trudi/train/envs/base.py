@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -22,6 +22,8 @@ class SimCfg:
 
     overrides: tuple[str, ...] = ()
     """KEY=VALUE settings of the task's own configuration (Isaac Lab, mjlab), such as `episode_length_s=10`."""
+    imports: tuple[str, ...] = ()
+    """Packages to import first: those that register tasks of your own (Isaac Lab, mjlab)."""
 
     def __post_init__(self) -> None:
         if self.action_bound is not None and not 0.0 < self.action_bound < float("inf"):
@@ -31,8 +33,9 @@ class SimCfg:
         """TrainError where something is set, in the name of a simulator that takes none of it."""
         if self.action_bound is not None:
             raise TrainError(f"sim.action_bound is for simulators without bounds; {backend}'s tasks have their own")
-        if self.overrides:
-            raise TrainError(f"sim.overrides is for Isaac Lab and mjlab; {backend}'s tasks have no such settings")
+        for name in ("overrides", "imports"):
+            if getattr(self, name):
+                raise TrainError(f"sim.{name} is for Isaac Lab and mjlab; {backend} has no use for it")
 
 
 @dataclass(frozen=True)
@@ -119,6 +122,8 @@ class VectorEnv(Protocol):
     max_episode_steps: int
     info: TaskInfo
     """The task's sizes and the order of its observations."""
+    notes: Sequence[str]
+    """What a user should know of how the simulator is used, a line each; `trudi train` prints them."""
     exceptions: Mapping[str, str]
     """Checks of the conformance suite that this simulator cannot pass, by name, each with the reason."""
 
@@ -159,6 +164,7 @@ class Restartable(Protocol):
 class Stateless:
     """What `VectorEnv` asks of a simulator that passes every check, reports nothing and carries nothing between episodes."""
 
+    notes: Sequence[str] = ()
     exceptions: Mapping[str, str] = {}
 
     def log(self) -> dict[str, float]:

@@ -72,7 +72,9 @@ class ManagerBasedEnv:
         self.actor_size, self.critic_size = sum(self.info.actor.values()), sum(self.info.critic.values())
         self.action_size = self.info.action_size
         self.control_period_s, self.max_episode_steps = self.info.control_period_s, self.info.max_episode_steps
-        self.action_low, self.action_high, self.bound_source = action_bounds(unwrapped, self.action_size, sim)
+        self.action_low, self.action_high, source = action_bounds(unwrapped, self.action_size, sim)
+        low, high = float(self.action_low.min()), float(self.action_high.max())
+        self.notes = (f"raw actions from {low:g} to {high:g}: {source}",)
         self._tracker = EpisodeTracker(self.num_envs, self.device)
         self._reported: dict[str, list[Any]] = {}
         self._is_cut_short = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
@@ -318,14 +320,17 @@ class TerminalHook:
 
 
 def _stateful_parts(manager: Any, groups: Sequence[str]) -> list[Any]:
-    """Histories, delays and stateful noise of observation groups."""
+    """What computing observation groups may change: histories, delays, noise and modifiers with memory, terms that are
+    objects. Isaac Lab keeps the noise and modifiers of all groups in one list, mjlab in a dictionary a group."""
     parts: list[Any] = []
     for kind in ("_group_obs_term_history_buffer", "_group_obs_term_delay_buffer", "_group_obs_class_instances"):
-        table = getattr(manager, kind, {})
-        for group in groups:
-            entries = table.get(group, {}) if isinstance(table, Mapping) else {}
-            parts += list(cast("Mapping[str, Any]", entries).values()) if isinstance(entries, Mapping) else []
-    return parts
+        table = getattr(manager, kind, [])
+        if isinstance(table, list):
+            parts += cast("list[Any]", table)
+        else:
+            parts += [part for group in groups for part in table.get(group, {}).values()]
+    terms = getattr(manager, "_group_obs_class_term_cfgs", {})
+    return parts + [term.func for group in groups for term in terms.get(group, [])]
 
 
 @contextlib.contextmanager

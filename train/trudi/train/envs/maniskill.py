@@ -5,10 +5,11 @@ What its published settings assume, and what is done here:
 - An episode that succeeds ends there, and its value goes on: success counts as a time limit (`truncated`), so the policy is
   not better off by putting success off. A failure, where a task has one, is `terminated`. The discount is
   `recommended_gamma`: episodes are short, and so must be the horizon.
-- With `stagger=False` an environment is for evaluation: episodes last their full length, whatever happens, so all end
-  together, and each builds its scene anew (what ManiSkill's `reconfiguration_freq=1` does), with objects of its own where
-  a task draws them. Others build the scene anew when they start over, else as often as the task says.
-- Success is only told step by step: `log` has the part of whole episodes in which there was any (`success_once`).
+- With `stagger=False` an environment is for evaluation: success does not end its episodes, so all end together, and they
+  then build their scene anew (as with ManiSkill's `reconfiguration_freq=1`), with other objects where a task draws them.
+  For training the scene is built anew when it starts over, else as often as the task says.
+- Success is not in the return: `log` has the part of whole episodes in which there was any (`success_once`). Of first
+  episodes, only those of full length count: of short ones, none but the successful would be whole.
 
 Behaviour that this adapter hides (ManiSkill 3.0.1):
 
@@ -58,6 +59,7 @@ DEFAULTS: Mapping[str, Any] = {
     "reward_mode": "normalized_dense",
     "render_backend": "none",
 }
+EARLY_TRUNCATION = "an episode that succeeds ends there, and its value goes on: ManiSkill's settings assume it"
 OWN_OPTIONS = frozenset({"num_envs", "obs_mode", "sim_backend", "reconfiguration_freq"})
 
 
@@ -129,6 +131,7 @@ class ManiSkillEnv(Stateless):
             control_period_s=float(self._env.control_timestep),
             max_episode_steps=int(spec.max_episode_steps),
         )
+        self.exceptions = {"early-truncation": EARLY_TRUNCATION} if "success" in self._env.get_info() else {}
         self.task = self.info.task
         self.actor_size = self.critic_size = sizes[OBSERVATION_KEY]
         self.action_size = self.info.action_size
@@ -173,10 +176,9 @@ class ManiSkillEnv(Stateless):
         self._steps += 1
         self._succeeded |= success
         is_over = self._steps >= self._length
-        terminated = fail if self._is_training else torch.zeros_like(fail)
-        truncated = (is_over | (success & self._is_training)) & ~terminated
-        ended = terminated | truncated
-        counted = terminated | success | (self._length == self.max_episode_steps)
+        truncated = (is_over | (success & self._is_training)) & ~fail
+        ended = fail | truncated
+        counted = fail | (self._length == self.max_episode_steps)
         observation = self._observation(observed)
         index = ended.nonzero().squeeze(-1)
         terminal = observation[index] if len(index) else None
@@ -185,7 +187,7 @@ class ManiSkillEnv(Stateless):
         if len(index):
             observation = self._restarted(observation, index)
         stats = self._tracker.step(reward, ended, counted)
-        return StepResult(observation, reward, terminated, truncated, terminal, stats)
+        return StepResult(observation, reward, fail, truncated, terminal, stats)
 
     def log(self) -> dict[str, float]:
         successes = torch.cat([torch.empty(0), *(one.float().cpu() for one in self._successes)])
@@ -206,7 +208,8 @@ class ManiSkillEnv(Stateless):
 
     def _restarted(self, observation: Observation, index: Tensor) -> Observation:
         """The observations, with those of next episodes' starts in the rows `index` (ends,)."""
-        options = {"env_idx": index} if self._is_training else {"reconfigure": True}
+        is_whole = not self._is_training and len(index) == self.num_envs
+        options = {"reconfigure": True} if is_whole else {"env_idx": index}
         with self._randomness:
             observed = self._live_env().reset(options=options)[0]
         self._steps[index] = 0

@@ -18,7 +18,7 @@ from mjlab.tasks.registry import list_tasks, load_env_cfg
 from trudi.train.devices import release_free_memory
 from trudi.train.envs.base import SimCfg, TaskInfo
 from trudi.train.envs.manager_based import ManagerBasedEnv
-from trudi.train.envs.overrides import apply_overrides
+from trudi.train.envs.overrides import apply_overrides, import_packages
 from trudi.train.envs.randomness import Randomness
 from trudi.train.errors import TrainError, near_matches
 
@@ -44,6 +44,7 @@ def make(
     name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
 ) -> ManagerBasedEnv:
     """A fresh mjlab environment on `device`; TrainError for an unknown task, or one that needs a file it was not given."""
+    import_packages(sim.imports)
     if name not in (known := list_tasks()):
         raise TrainError(f"unknown mjlab task '{name}'; {near_matches(name, known)} (`trudi tasks` lists them all)")
     cfg = load_env_cfg(name)

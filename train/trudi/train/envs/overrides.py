@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib import import_module
 from typing import Any, cast
 
 import yaml
@@ -29,6 +30,15 @@ def apply_overrides(cfg: Any, overrides: Iterable[str]) -> None:
         except yaml.YAMLError:
             raise TrainError(f"sim.overrides: '{text}' for {key} is not a YAML value") from None
         _set(owner, last, _fit(value, before, key))
+
+
+def import_packages(names: Iterable[str]) -> None:
+    """Imports packages that register tasks; TrainError where one cannot be imported."""
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise TrainError(f"sim.imports: {name} cannot be imported: {error}") from None
 
 
 def _get(owner: Any, part: str, where: str) -> Any:

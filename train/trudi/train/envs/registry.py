@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
@@ -40,8 +41,9 @@ class Backend:
     install: str
     """How a user gets it."""
     is_costly: bool = False
-    """Whether making a simulator takes long: a run then keeps one and starts it over (`Restartable`), and `trudi tasks`
-    asks for sizes only where told to."""
+    """Whether making a simulator takes long: `trudi tasks` asks for sizes only where told to."""
+    is_restartable: bool = False
+    """Whether a run keeps one simulator and starts it over (`Restartable`), where others are made anew."""
     is_alone: bool = False
     """Whether a process can have one simulator at a time: evaluations then borrow the one that trains."""
 
@@ -54,7 +56,14 @@ class Backend:
 BACKENDS: dict[str, Backend] = {
     "envpool": Backend(package="envpool", install="pip install 'trudi[envpool]'"),
     "mujoco": Backend(package="mujoco", install="pip install 'trudi[mujoco]'"),
-    "mjlab": Backend(package="mjlab", install="pip install 'trudi[mjlab]'", is_costly=True),
+    "mjlab": Backend(package="mjlab", install="pip install 'trudi[mjlab]'", is_costly=True, is_restartable=True),
+    "isaaclab": Backend(
+        package="isaaclab",
+        install="install Isaac Lab (docs/isaac_lab.md), and trudi into its Python",
+        is_costly=True,
+        is_restartable=True,
+        is_alone=True,
+    ),
     "playground": Backend(package="mujoco_playground", install="pip install 'trudi[playground]'", is_costly=True),
     "maniskill": Backend(package="mani_skill", install="pip install 'trudi[maniskill]'", is_costly=True),
 }
@@ -92,6 +101,22 @@ def make_env(
     return adapter(backend).make(
         name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger, sim=sim or SimCfg()
     )
+
+
+def prepare(task: str, argv: list[str]) -> list[str]:
+    """Starts what must run before a simulator can be imported, from a command's own arguments; returns the others."""
+    if not task.startswith("isaaclab:") or not backend_of(task).is_installed:
+        return argv
+    from trudi.train.envs import isaaclab
+
+    return isaaclab.launch(argv)
+
+
+def finish() -> None:
+    """Ends what `prepare`, or a simulator, started, and maybe the process with it: everything must be written by now."""
+    isaac = sys.modules.get("trudi.train.envs.isaaclab")
+    if isaac is not None:
+        isaac.shut_down()
 
 
 def adapter(backend: str) -> Adapter:

@@ -6,6 +6,7 @@ from collections import Counter
 from statistics import median
 
 import torch
+from scipy.stats import binom
 from torch import Tensor
 
 from trudi.train.envs.conformance.contract import Checks, Outcome, first, unexercised, unless
@@ -25,6 +26,8 @@ RESET_LIKE = 0.75
 """How large jumps to terminal observations may be, in jumps to first ones, before they count as such."""
 CLEARLY = 0.2
 """How much more first observations must be in the range of first observations than others, to tell them apart by that."""
+BY_CHANCE = 1e-3
+"""Probability below which something did not happen by chance."""
 MISORDERED = 1.5
 """How much better another order of terminal rows may fit than the given one."""
 RETURN_TOLERANCE = 1e-4
@@ -88,12 +91,14 @@ def _untrue_cut(runs: Runs, end: End) -> str:
 def _untrue_jumps(runs: Runs) -> str:
     """Whether a terminal observation is another one of those around it, or those of one kind of end look like one."""
     for take in runs.both:
+        stale = 0
         for end in runs.jumps(take).terminal:
             before, given, after = _around(take, end)
+            stale += torch.equal(given, before)
             if torch.equal(given, after):
                 return f"{_place(end)}: it is the next episode's first observation"
-            if torch.equal(given, before) and not _is_often_still(take):
-                return f"{_place(end)}: it is the observation before"
+        if _is_unlikely(stale, len(take.terminal), _still_share(take)):
+            return f"{stale} of {len(take.terminal)} are the observation before"
     kinds = [(take, kind) for take in runs.both for kind in ("terminated", "truncated", "cut")]
     return first(_reset_like(runs.jumps(take), kind) or _start_like(runs, take, kind) for take, kind in kinds)
 
@@ -166,21 +171,25 @@ def no_reset_step(runs: Runs) -> Outcome:
     if fault := first(map(_standing_still, runs.both)):
         return unless(fault)
     starts, ends = runs.answered
-    longest = max(starts.values(), default=1)
-    if not ends or longest == len(runs.staggered):
-        why = "no end that a repetition comes to" if not ends else "no observation follows an action at the start either"
-        return unexercised(why)
-    late = {env: steps for env, steps in ends.items() if steps > longest}
-    lasting = "never" if late and max(late.values()) == len(runs.staggered) else f"after {max(ends.values())} steps"
-    text = f"after {len(late)} of {len(ends)} ends an action is answered {lasting}; at the start after {longest}"
-    return unless(text if late else "", f"{len(ends)} first actions answered within {longest} steps")
+    answered = [steps for steps in starts if steps is not None]
+    if not ends or len(answered) < 0.5 * len(starts):
+        return unexercised(
+            "no end that a repetition comes to" if not ends else "nothing follows an action at the start either"
+        )
+    longest = max(answered, default=1)
+    late = [steps for steps in ends if steps is None or steps > longest]
+    lost = 1.0 - len(answered) / len(starts) if starts else 0.0  # of actions that nothing follows anyway
+    said = ", ".join("never" if steps is None else f"after {steps} steps" for steps in sorted(set(late), key=str))
+    text = f"after {len(late)} of {len(ends)} ends an action is answered {said}; at the start after {longest}"
+    return unless(text if _is_unlikely(len(late), len(ends), lost) else "", f"{len(ends)} answered within {longest} steps")
 
 
 def _standing_still(take: Take) -> str:
     """Whether the step after an end leaves every observation exactly as it was, which ordinary steps do not."""
     seen = take.seen
     after = [torch.equal(*seen[end.step + 1 : end.step + 3, end.env]) for end in take.ends if end.step + 1 < len(take)]
-    if len(after) < 2 or not all(after) or _is_often_still(take):
+    at_start = float((seen[1] == seen[0]).all(-1).float().mean())  # as where observations come late
+    if not after or not all(after) or not _is_unlikely(len(after), len(after), max(at_start, _still_share(take))):
         return ""
     return f"the observations of all {len(after)} steps after an end are the ones before"
 
@@ -303,9 +312,14 @@ def _is_both(take: Take, end: End) -> bool:
     return bool(take.terminated[end.step, end.env] & take.truncated[end.step, end.env])
 
 
-def _is_often_still(take: Take) -> bool:
-    """Whether a step may well change nothing at all."""
-    return float((take.seen[1:] == take.seen[:-1]).all(-1).float().mean()) > 0.5
+def _still_share(take: Take) -> float:
+    """The share of steps that change nothing at all."""
+    return float((take.seen[1:] == take.seen[:-1]).all(-1).float().mean())
+
+
+def _is_unlikely(count: int, total: int, share: float) -> bool:
+    """Whether `count` or more of `total` are too many, where each is one with the probability `share`."""
+    return count > 0 and float(binom.sf(count - 1, total, share)) < BY_CHANCE
 
 
 def _place(end: End) -> str:

@@ -159,10 +159,10 @@ class Runs:
         return {name: one for name, one in found.items() if one is not None and one.step <= self.reproduced}
 
     @cached_property
-    def answered(self) -> tuple[dict[int, int], dict[int, int]]:
-        """Steps until an observation follows another action, by environment: (from the start, after the first end).
+    def answered(self) -> tuple[list[int | None], list[int | None]]:
+        """Steps until an observation follows another action: (right at the start, right after an end), of some environments.
 
-        What never followed has the length of the run.
+        None is never.
         """
         ends = {end.env: end.step + 1 for end in reversed(self.staggered.ends) if end.step + 1 < self.reproduced}
         after = dict(sorted(ends.items())[: max(1, len(ends) // 2)])
@@ -170,20 +170,18 @@ class Runs:
 
         def draw(env: VectorEnv) -> Tensor:
             actions = self._draw(env)[: len(self.staggered)].clone()
-            for env_index, step in when.items():
-                actions[step, env_index] = torch.where(actions[step, env_index] > 0.0, -1.0, 1.0)
+            for index, step in when.items():
+                actions[step, index] = torch.where(actions[step, index] > 0.0, -1.0, 1.0)
             return actions
 
         other = play(self.make, self.seed, self.num_envs, draw, stagger=True)
         differs = unlike(self.staggered.seen, other.seen, self.tolerance).any(-1)
-        delays: dict[int, int] = {}
+        steps: dict[int, int | None] = {}
         for env, step in when.items():
             if not bool(differs[: step + 1, env].any()):
                 changed = differs[step + 1 :, env].nonzero()
-                delays[env] = int(changed[0]) + 1 if len(changed) else len(self.staggered)
-        return {env: steps for env, steps in delays.items() if env not in after}, {
-            env: steps for env, steps in delays.items() if env in after
-        }
+                steps[env] = int(changed[0]) + 1 if len(changed) else None
+        return [steps[env] for env in steps if env not in after], [steps[env] for env in steps if env in after]
 
     @cached_property
     def other(self) -> Lifecycle:
