@@ -43,8 +43,11 @@ from trudi.train.errors import TrainError, near_matches
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 jax: Any = import_module("jax")
 jnp: Any = import_module("jax.numpy")
-registry: Any = import_module("mujoco_playground").registry
+mujoco_playground: Any = import_module("mujoco_playground")
 mjx_env: Any = import_module("mujoco_playground._src.mjx_env")
+MjSpec: Any = import_module("mujoco").MjSpec
+if not hasattr(MjSpec, "find_body"):
+    MjSpec.find_body = MjSpec.body  # Playground 0.2.0's Reacher uses the name of before MuJoCo 3.3
 
 Array = Any  # a jax.Array, or what stands for one while a program is traced
 
@@ -55,7 +58,12 @@ KEPT_PROGRAMS = 8
 
 def task_names() -> list[str]:
     """Playground's registered tasks: DeepMind Control Suite, locomotion and manipulation."""
-    return sorted(registry.ALL_ENVS)
+    return sorted(name for suite in _suites() for name in suite.ALL_ENVS)
+
+
+def _suites() -> list[Any]:
+    """Its parts; what a user registers with one of them appears there alone, not in Playground's common list."""
+    return [mujoco_playground.dm_control_suite, mujoco_playground.locomotion, mujoco_playground.manipulation]
 
 
 def describe_task(name: str) -> TaskInfo:
@@ -336,38 +344,37 @@ def _without_nan(seen: _Seen, reward: Array) -> tuple[_Seen, Array]:
 
 def _load(name: str, jax_device: Any, overrides: tuple[str, ...]) -> Any:
     """The task's environment; TrainError for an unknown one, one whose files are not to be had, or a bad setting."""
-    if name not in registry.ALL_ENVS:
-        raise TrainError(
-            f"unknown Playground task '{name}'; {near_matches(name, registry.ALL_ENVS)} (`trudi tasks` lists them all)"
-        )
-    settings = _settings(name, overrides)
-    if jax_device.platform == "cpu" and "impl" in registry.get_default_config(name):
+    suite = next((suite for suite in _suites() if name in suite.ALL_ENVS), None)
+    if suite is None:
+        known = task_names()
+        raise TrainError(f"unknown Playground task '{name}'; {near_matches(name, known)} (`trudi tasks` lists them all)")
+    config = suite.get_default_config(name)
+    settings = _settings(name, _leaves(config.to_dict()), overrides)
+    if jax_device.platform == "cpu" and "impl" in config:
         settings.setdefault("impl", "jax")
     try:
         with jax.default_device(jax_device):
-            return registry.load(name, config_overrides=settings)
+            return suite.load(name, config_overrides=settings)
     except (subprocess.CalledProcessError, OSError) as error:
         raise TrainError(f"'{name}' needs files that are not here ({error}). {_menagerie_hint()}") from error
-    except (TypeError, ValueError, KeyError, NotImplementedError, RuntimeError) as error:
+    except Exception as error:  # tasks fail in ways of their own
         raise TrainError(f"Playground cannot make '{name}' with {settings}: {error}") from error
 
 
-def _settings(name: str, overrides: tuple[str, ...]) -> dict[str, Any]:
+def _settings(name: str, known: Mapping[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
     """`KEY=VALUE` settings as Playground takes them; TrainError for a key that the task's configuration does not have."""
     settings: dict[str, Any] = {}
-    known = registry.get_default_config(name)
-    leaves = _leaves(known.to_dict())
     for override in overrides:
         key, equals, text = override.partition("=")
         if not equals:
             raise TrainError(f"sim.overrides takes KEY=VALUE, such as episode_length=500; not '{override}'")
-        if key not in leaves:
-            raise TrainError(f"sim.overrides: {name} has no '{key}'; {near_matches(key, leaves)}")
+        if key not in known:
+            raise TrainError(f"sim.overrides: {name} has no '{key}'; {near_matches(key, known)}")
         try:
             value: Any = yaml.safe_load(text)
         except yaml.YAMLError:
             raise TrainError(f"sim.overrides: '{text}' for {key} is not a YAML value") from None
-        settings[key] = float(value) if isinstance(leaves[key], float) and isinstance(value, int) else value
+        settings[key] = float(value) if isinstance(known[key], float) and isinstance(value, int) else value
     return settings
 
 
@@ -381,8 +388,7 @@ def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _needs_menagerie(name: str) -> bool:
-    suite = import_module("mujoco_playground").dm_control_suite
-    return name in registry.ALL_ENVS and name not in suite.ALL_ENVS
+    return name in mujoco_playground.locomotion.ALL_ENVS or name in mujoco_playground.manipulation.ALL_ENVS
 
 
 def _menagerie_hint() -> str:
