@@ -231,9 +231,9 @@ class ResetStepInTheData(PointMass):
 class ResetInTheNextStep(PointMass):
     """As EnvPool does it: the terminal observation is returned as the next one, and the step after it is the reset."""
 
-    def __init__(self, *args):
-        super().__init__(*args)
+    def reset(self):
         self.waiting = torch.zeros(self.num_envs, dtype=torch.bool)
+        return super().reset()
 
     def push(self, action):
         kept = self.position, self.velocity

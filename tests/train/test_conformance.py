@@ -15,25 +15,31 @@ from broken_adapters import (
 
 from trudi import cli
 from trudi.train.envs.conformance import check
+from trudi.train.envs.envpool import EnvPoolEnv
 from trudi.train.envs.registry import make_env
 from trudi.train.errors import TrainError
 
 
 def of(task):
     """The factory of a registered task."""
+    return lambda num_envs, seed, stagger: make_env(
+        task, num_envs, seed, device=torch.device("cpu"), num_threads=1, stagger=stagger
+    )
 
-    def make(num_envs, seed, stagger):
-        return make_env(task, num_envs, seed, device=torch.device("cpu"), num_threads=1, stagger=stagger)
 
-    return make
+def envpool(name, max_episode_steps=100):
+    """The factory of an EnvPool task, with shorter episodes: there is as much to see in them."""
+    return lambda num_envs, seed, stagger: EnvPoolEnv(
+        name, num_envs, seed, num_threads=1, stagger=stagger, max_episode_steps=max_episode_steps
+    )
 
 
 # A simulator is added with its factory and the settings of `check` under which every check has something to look at.
 SIMULATORS = {
     "a point mass": (PointMass, {}),
-    "Cartpole of EnvPool": (of("envpool:CartpoleSwingup-v1"), {"num_envs": 4}),
-    "Walker of EnvPool": (of("envpool:WalkerRun-v1"), {"num_envs": 4}),
-    "Go1 of EnvPool, which falls": (of("envpool:MuJoCoPlayground/Go1JoystickFlatTerrain-v1"), {}),
+    "Cartpole of EnvPool": (envpool("CartpoleSwingup-v1"), {"num_envs": 4}),
+    "Walker of EnvPool": (envpool("WalkerRun-v1"), {"num_envs": 4}),
+    "Go1 of EnvPool, which falls": (envpool("MuJoCoPlayground/Go1JoystickFlatTerrain-v1"), {}),
     "ReachAround of MuJoCo": (of("mujoco:ReachAround-v1"), {}),
 }
 

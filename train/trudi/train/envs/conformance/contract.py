@@ -8,6 +8,8 @@ from typing import Literal
 
 from trudi.train.envs.conformance.runs import Runs
 
+NO_END = "no episode ended"
+
 
 @dataclass(frozen=True)
 class Outcome:

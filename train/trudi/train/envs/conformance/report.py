@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from trudi.train.envs.conformance import episode_checks, tensor_checks
+from trudi.train.envs.conformance import episode_checks, observation_checks, tensor_checks
 from trudi.train.envs.conformance.contract import Check, Checks, Outcome, first, unexercised, unless
+from trudi.train.envs.conformance.recording import STEPS_AFTER, Make
 from trudi.train.envs.conformance.runs import Runs
-from trudi.train.envs.conformance.takes import STEPS_AFTER, Make
 from trudi.train.errors import TrainError, near_matches
 
 Verdict = Literal["passed", "failed", "excepted", "not exercised"]
@@ -91,6 +91,6 @@ def exceptions(runs: Runs) -> Outcome:
     return unless(first(unknown + unexplained), f"{len(declared)} declared")
 
 
-CHECKS: dict[str, Check] = {**OWN, **tensor_checks.CHECKS, **episode_checks.CHECKS}
+CHECKS: dict[str, Check] = {**OWN, **tensor_checks.CHECKS, **observation_checks.CHECKS, **episode_checks.CHECKS}
 ALWAYS = ("exceptions", "sizes", "dtypes", "devices")
 """Checks that can look at anything; the others need tensors of the right sizes."""

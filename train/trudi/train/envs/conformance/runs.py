@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from trudi.train.envs.base import Observation, Restartable, TaskInfo, VectorEnv
+from trudi.train.envs.base import VectorEnv
+from trudi.train.envs.conformance.comparing import Difference, difference, unlike
 from trudi.train.envs.conformance.jumps import Jumps, jumps
-from trudi.train.envs.conformance.takes import (
+from trudi.train.envs.conformance.lifecycle import Lifecycle, live, raised
+from trudi.train.envs.conformance.recording import (
     STEPS_AFTER,
-    End,
     Enough,
     Interference,
     Make,
-    Take,
     drawn_actions,
-    is_same,
     play,
     random_state_kept,
-    rows,
 )
-from trudi.train.errors import TrainError
+from trudi.train.envs.conformance.takes import End, Take, rows
 
 MOST_STEPS = 1000
 """Steps that a run takes at most by default; two whole episodes are enough."""
@@ -39,32 +35,6 @@ INTERFERENCES = tuple(one.name for one in fields(Interference))
 RESTARTED_STEPS = 20
 OTHER_SEED = 1000
 """Added to the seed for another one: far enough that no environment's own seed is shared."""
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Where two runs first differ."""
-
-    step: int
-    """Steps taken until then; 0 is the first observation."""
-    text: str
-
-    def __str__(self) -> str:
-        return f"after {self.step} steps, {self.text}"
-
-
-@dataclass
-class Lifecycle:
-    """What a simulator with another seed did when its state was put back and when it was closed; "" is as it should be."""
-
-    info: TaskInfo
-    first: Observation
-    state_fault: str = ""
-    foreign_fault: str = ""
-    restart_fault: str | None = None
-    """None where it is not `Restartable`."""
-    close_fault: str = ""
-    closed_fault: str = ""
 
 
 @dataclass
@@ -187,11 +157,12 @@ class Runs:
     def other(self) -> Lifecycle:
         """The life of a simulator with another seed, which takes over the state of the first run."""
         with random_state_kept():
-            env = self.make(self.num_envs, self.seed + OTHER_SEED, True)
+            seeds = self.seed, self.seed + OTHER_SEED
+            env = self.make(self.num_envs, seeds[1], True)
             try:
-                return _live(env, self.whole.state, self._draw(env)[:RESTARTED_STEPS], self.seed)
+                return live(env, self.whole.state, self._draw(env)[:RESTARTED_STEPS], seeds)
             finally:
-                _raised(env.close)  # once more, whatever it thinks of that
+                raised(env.close)  # once more, whatever it thinks of that
 
     def jumps(self, take: Take) -> Jumps:
         """How far observations move in one of the two long runs."""
@@ -231,93 +202,3 @@ class Runs:
     def _draw(self, env: VectorEnv) -> Tensor:
         steps = self.steps or min(2 * env.max_episode_steps, MOST_STEPS) + STEPS_AFTER
         return drawn_actions(steps, env.num_envs, env.action_size, self.seed)
-
-
-def difference(one: Take, other: Take, tolerance: float) -> Difference | None:
-    """Where two runs of equally many steps first differ by more than `tolerance`, relative to 1 + size."""
-    if other.error or other.broken:
-        return Difference(len(other), other.error or "what it returned could no longer be compared")
-    pairs = {
-        "observations": (one.seen, other.seen),
-        "rewards": (one.reward[..., None], other.reward[..., None]),
-        "ends": (torch.stack([one.terminated, one.truncated], -1), torch.stack([other.terminated, other.truncated], -1)),
-    }
-    found: list[Difference] = []
-    for name, (mine, others) in pairs.items():
-        places = unlike(mine, others, tolerance).nonzero()
-        if len(places):
-            t, env, element = places[0].tolist()
-            numbers = f"{float(mine[t, env, element]):g} and {float(others[t, env, element]):g}"
-            text = f"{name} of environment {env} are {numbers} (element {element})"
-            found.append(Difference(t if name == "observations" else t + 1, text))
-    for (t, env), row in one.terminal.items():
-        if (t, env) in other.terminal and bool(unlike(row, other.terminal[t, env], tolerance).any()):
-            found.append(Difference(t + 1, f"terminal observations of environment {env} differ"))
-    return min(found, key=lambda one: one.step, default=None)
-
-
-def unlike(one: Tensor, other: Tensor, tolerance: float) -> Tensor:
-    """Where two tensors differ, element by element; NaN is NaN."""
-    one, other = one.float(), other.float()
-    near = (one - other).abs() <= tolerance * (1.0 + one.abs())
-    return ~(near | (one == other) | (one.isnan() & other.isnan()))
-
-
-def _live(env: VectorEnv, state: dict[str, Tensor], actions: Tensor, seed: int) -> Lifecycle:
-    first = env.reset()
-    life = Lifecycle(env.info, Observation(first.actor.detach().cpu().clone(), first.critic.detach().cpu().clone()))
-    life.state_fault = _raised(lambda: env.restore(state)) or _state_difference(state, env.state())
-    life.foreign_fault = _unrefused(lambda: env.restore({"of_another_task": torch.zeros(1)}))
-    if not life.state_fault and isinstance(env, Restartable):
-        life.restart_fault = _restart_fault(env, actions, seed)
-    action = torch.zeros(env.num_envs, env.action_size, device=env.device)
-    env.step(action)
-    life.close_fault = _raised(env.close) or _raised(env.close)
-    life.closed_fault = _unrefused(lambda: env.step(action))
-    return life
-
-
-class _RestartableEnv(VectorEnv, Restartable, Protocol): ...
-
-
-def _restart_fault(env: _RestartableEnv, actions: Tensor, seed: int) -> str:
-    """Whether restarts with the same seed, from the same state, give other runs, or one with another seed the same."""
-    state = {name: tensor.clone() for name, tensor in env.state().items()}
-
-    def restarted(seed: int) -> Tensor:
-        env.restore(state)
-        env.restart(seed, stagger=True)
-        seen = [env.reset(), *(env.step(action.clamp(-1.0, 1.0).to(env.device)).observation for action in actions)]
-        return torch.stack([rows(one).detach().cpu().clone() for one in seen])
-
-    one, again, other = restarted(seed), restarted(seed), restarted(seed + OTHER_SEED)
-    if is_same(one, other):
-        return "another seed gives the same run"
-    differs = unlike(one, again, 0.0).flatten(1).any(1).nonzero()
-    return f"the same seed gives another run after {int(differs[0])} steps" if len(differs) else ""
-
-
-def _state_difference(put: dict[str, Tensor], back: dict[str, Tensor]) -> str:
-    if put.keys() != back.keys():
-        return f"put {sorted(put)}, got {sorted(back)} back"
-    return "".join(f"'{key}' came back with other numbers; " for key in put if not is_same(put[key], back[key].cpu()))
-
-
-def _raised(call: Callable[[], object]) -> str:
-    """What a call that must succeed raised."""
-    try:
-        call()
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
-
-
-def _unrefused(call: Callable[[], object]) -> str:
-    """What a call that must raise TrainError did instead."""
-    try:
-        call()
-    except TrainError:
-        return ""
-    except Exception as error:
-        return f"{type(error).__name__} and no TrainError: {error}"
-    return "it was accepted"
