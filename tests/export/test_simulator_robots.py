@@ -13,6 +13,7 @@ from mjlab.entity import EntityArticulationInfoCfg, EntityCfg
 from mjlab.envs import ManagerBasedRlEnv, ManagerBasedRlEnvCfg, mdp
 from mjlab.envs.mdp import actions as mj_actions
 from mjlab.managers.observation_manager import ObservationGroupCfg, ObservationTermCfg
+from mjlab.managers.scene_entity_config import SceneEntityCfg
 from mjlab.scene import SceneCfg
 from mjlab.tasks.registry import load_env_cfg
 from scipy.spatial.transform import Rotation
@@ -331,6 +332,8 @@ XML = """
     <gyro name="turned_gyro" site="turned_imu"/> <gyro name="leg_gyro" site="leg_imu"/>
     <framequat name="orientation" objtype="site" objname="flat_imu"/>
     <framezaxis name="up" objtype="body" objname="world" reftype="site" refname="flat_imu"/>
+    <framezaxis name="leg_axis" objtype="body" objname="lower" reftype="site" refname="flat_imu"/>
+    <framexaxis name="ahead" objtype="body" objname="world" reftype="site" refname="flat_imu"/>
     <framezaxis name="turned_up" objtype="body" objname="world" reftype="site" refname="turned_imu"/>
   </sensor>
 </mujoco>
@@ -479,9 +482,25 @@ def test_velocities_of_two_places_stay_apart(folder):
 
 
 def test_quaternions_of_another_order_are_not_said_to_be_ours(folder):
-    found, robot = frames_of(folder, turn=sensor("orientation"), up=sensor("up"))
-    assert {kind for kind, _ in found.values()} == {"custom"}, "w, x, y, z; and an up-vector is not gravity"
+    axis, ahead = (sensor(name, mdp.projected_gravity_from_sensor) for name in ("leg_axis", "ahead"))
+    found, robot = frames_of(folder, turn=sensor("orientation"), up=sensor("up"), axis=axis, ahead=ahead)
+    # w, x, y, z; up, which is not down; the leg's axis, and the world's x, which are not its z
+    assert {kind for kind, _ in found.values()} == {"custom"}
     assert "framequat" in robot.text and "builtin_sensor(sensor_name=robot/up)" in robot.text
+
+
+def test_terms_of_some_joints_in_an_order_of_their_own(folder):
+    some = SceneEntityCfg("robot", joint_names=("slide",))
+    turned = SceneEntityCfg("robot", joint_names=("slide", "hip"), preserve_order=True)
+    terms = {
+        "some": ObservationTermCfg(func=mdp.joint_pos_rel, params={"asset_cfg": some}),
+        "turned": ObservationTermCfg(func=mdp.joint_pos_rel, params={"asset_cfg": turned}),
+    }
+    _, robot = frames_of(folder, **terms)
+    terms = {term.name: term for term in robot.file.observation}
+    assert (terms["some"].joints, terms["some"].offset, terms["some"].units) == (("slide",), (0.05,), ("m",))
+    assert (terms["turned"].joints, terms["turned"].offset) == (("slide", "hip"), (0.05, 0.2))
+    closed_loop(robot, steps=2, amplitude=0.1)
 
 
 # --- What cannot be said ---
