@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -21,9 +20,6 @@ from trudi.train.envs.randomness import Randomness
 from trudi.train.errors import TrainError, near_matches
 
 DEFAULT_DEVICE = "cuda:0"
-GPU_EXCEPTIONS = {
-    "seeds_reproduce": "PhysX on a GPU adds in any order: the same seed gives other last bits, and soon another episode",
-}
 
 
 class _Application:
@@ -138,7 +134,6 @@ def make(
             sim=sim,
             final_observation=(lambda extras: extras.get("final_obs")) if gives_final else None,
             on_close=_released,
-            exceptions=GPU_EXCEPTIONS if device.type == "cuda" else {},
         )
     except TrainError:
         gym_env.close()
@@ -157,5 +152,8 @@ def _released() -> None:
 
 def _new_stage() -> None:
     """An empty scene for the next environment: what the last one put there stays otherwise."""
-    if find_spec("omni") is not None and find_spec("omni.usd") is not None:
-        import_module("omni.usd").get_context().new_stage()
+    try:
+        usd = import_module("omni.usd")
+    except ImportError:  # not Isaac Sim, but something with Isaac Lab's signatures
+        return
+    usd.get_context().new_stage()

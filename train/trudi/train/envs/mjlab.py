@@ -57,7 +57,6 @@ def make(
     # Its tables of terms would bury the run's own output.
     with randomness, contextlib.redirect_stdout(io.StringIO()):
         unwrapped = ManagerBasedRlEnv(cfg, device=str(device))
-    exceptions: dict[str, str] = {}
     return ManagerBasedEnv(
         unwrapped,
         f"mjlab:{name}",
@@ -66,7 +65,6 @@ def make(
         stagger=stagger,
         sim=sim,
         on_close=_free,
-        exceptions=exceptions,
     )
 
 
