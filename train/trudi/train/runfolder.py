@@ -3,6 +3,7 @@
 config.yaml     resolved configuration          run.json        versions, machine, git state, command
 git.diff        uncommitted changes             metrics.jsonl   one line an iteration
 events.*        the same for TensorBoard        checkpoints/    see `checkpoint`
+robot.yaml      the robot, where the simulator can describe it (docs/robots.md)
 
 A student's has three more (see `distill`): distill.yaml, teacher/ and, at its end, distill.json.
 """
@@ -23,9 +24,10 @@ from torch.utils.tensorboard import SummaryWriter
 
 from trudi.train import checkpoint
 from trudi.train.config import TrainCfg, load_config, write_config
+from trudi.train.envs.robot_description import ROBOT_FILE
 from trudi.train.errors import TrainError
 
-PACKAGES = ("trudi", "torch", "numpy", "envpool", "safetensors", "tyro", "pydantic")
+PACKAGES = ("trudi", "torch", "numpy", "envpool", "mujoco", "mjlab", "isaaclab", "safetensors", "tyro", "pydantic")
 CONFIG, ABOUT, DIFF, METRICS, CHECKPOINTS = "config.yaml", "run.json", "git.diff", "metrics.jsonl", "checkpoints"
 DISTILL, TEACHER, VERDICT = "distill.yaml", "teacher", "distill.json"
 
@@ -57,6 +59,11 @@ class RunFolder:
             hint = f"did you mean {path.parent.parent}?" if path.parent.name == CHECKPOINTS else f"it has no {CONFIG}"
             raise TrainError(f"{path} is not a run folder: {hint}")
         return cls(path)
+
+    def write_robot(self, text: str | None) -> None:
+        """The robot file that the simulator gave, if it gave one. A resumed run writes it again: it may train for longer."""
+        if text is not None:
+            (self.path / ROBOT_FILE).write_text(text)
 
     @property
     def is_student(self) -> bool:

@@ -135,7 +135,7 @@ def verdict(folder: RunFolder, settings: DistillCfg, teacher: TrainedRun) -> tup
     """Holds the last checkpoint of the student, which is what is exported, against the teacher."""
     started = time.monotonic()
     student = TrainedRun.open(folder.path)
-    found = judge(teacher.agent.cpu(), student.agent, teacher.cfg.task, settings)
+    found = judge(teacher.agent.cpu(), student.agent, teacher.cfg.task, settings, teacher.cfg.sim)
     spent, before = student.counters.elapsed_s, teacher.counters.elapsed_s
     share = spent / before if before > 0.0 else float("nan")
     content = {

@@ -91,6 +91,7 @@ def main(argv: list[str]) -> int:
     learner = Learner(cfg, resume)
     if folder is None:
         folder = RunFolder.create(out, cfg)
+    folder.write_robot(learner.env.robot_file(cfg.max_iterations * cfg.rollout_steps))
     print(f"run folder: {folder.path}")
     for note in learner.env.notes:
         print(note)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from trudi.train.agent import Agent
 from trudi.train.distill.settings import DistillCfg, GateCfg
+from trudi.train.envs.base import SimCfg
 from trudi.train.envs.registry import make_env
 from trudi.train.evaluation import EvalResult, Sampler, make_act, run_episodes
 
@@ -118,15 +119,15 @@ def plain(result: EvalResult) -> dict[str, Any]:
     }
 
 
-def measure(agent: Agent, task: str, sampler: Sampler, episodes: int, seed: int) -> EvalResult:
+def measure(agent: Agent, task: str, sampler: Sampler, episodes: int, seed: int, sim: SimCfg | None = None) -> EvalResult:
     """Episodes with one agent, on the device it is on; the seed decides starts and latents."""
     device = agent.actor_norm.mean.device
-    env = make_env(task, episodes, seed, device=device, stagger=False)
+    env = make_env(task, episodes, seed, device=device, stagger=False, sim=sim)
     generator = torch.Generator(device=device).manual_seed(seed)
     return run_episodes(env, make_act(agent, sampler, 1, generator))
 
 
-def judge(teacher: Agent, student: Agent, task: str, settings: DistillCfg) -> Verdict:
+def judge(teacher: Agent, student: Agent, task: str, settings: DistillCfg, sim: SimCfg | None = None) -> Verdict:
     """Measures both on the same episodes, until the ratio is known well enough, and compares them."""
     cfg = settings.gate
     by_teacher: list[EvalResult] = []
@@ -134,8 +135,8 @@ def judge(teacher: Agent, student: Agent, task: str, settings: DistillCfg) -> Ve
     done = 0
     while True:
         count, seed = min(cfg.gate_episodes, cfg.most_episodes - done), cfg.gate_seed + done
-        by_teacher.append(measure(teacher, task, settings.teacher_sampler, count, seed))
-        by_student.append(measure(student, task, settings.sampler, count, seed))
+        by_teacher.append(measure(teacher, task, settings.teacher_sampler, count, seed, sim))
+        by_student.append(measure(student, task, settings.sampler, count, seed, sim))
         done += count
         of_teacher, of_student = EvalResult.joined(by_teacher), EvalResult.joined(by_student)
         ratio = paired_ratio(of_teacher.returns, of_student.returns)

@@ -21,6 +21,7 @@ from trudi.train.agent import OptimCfg
 from trudi.train.checkpoint import Checkpoint, Counters
 from trudi.train.config import TrainCfg, parse_values, read_yaml, write_config
 from trudi.train.distill.student import student_policy
+from trudi.train.envs.robot_description import ROBOT_FILE
 from trudi.train.errors import TrainError
 from trudi.train.evaluation import Sampler
 from trudi.train.runfolder import ABOUT, CONFIG, DISTILL, TEACHER, RunFolder
@@ -228,6 +229,8 @@ def keep_teacher(teacher: TrainedRun, folder: RunFolder) -> None:
         target.mkdir()
         for name in (CONFIG, ABOUT):
             shutil.copyfile(teacher.folder.path / name, target / name)
+        if (teacher.folder.path / ROBOT_FILE).is_file():
+            shutil.copyfile(teacher.folder.path / ROBOT_FILE, target / ROBOT_FILE)
     except OSError as error:
         raise TrainError(f"the teacher cannot be copied to {target}: {error.strerror}") from None
     whole = Checkpoint(teacher.cfg.task, teacher.counters, tensors)

@@ -135,6 +135,13 @@ class VectorEnv(Protocol):
         """Steps all environments by one action each (envs, actions); an ended one starts its next episode."""
         ...
 
+    def robot_file(self, control_steps: int) -> str | None:
+        """The task's robot file (docs/robots.md) as YAML, where the simulator can tell it.
+
+        `control_steps` is how many steps each environment takes in the whole training.
+        """
+        ...
+
     def log(self) -> dict[str, float]:
         """What the simulator has reported since the last call (terms of the reward, curriculum), averaged; often nothing."""
         ...
@@ -166,6 +173,10 @@ class Stateless:
 
     notes: Sequence[str] = ()
     exceptions: Mapping[str, str] = {}
+
+    def robot_file(self, control_steps: int) -> str | None:
+        """None."""
+        return None
 
     def log(self) -> dict[str, float]:
         """Nothing."""

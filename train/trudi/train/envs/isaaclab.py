@@ -109,10 +109,11 @@ def make(
         raise TrainError("Isaac Lab simulates one environment a process: close the first one before making another")
     cfg: Any = import_module("isaaclab_tasks.utils").parse_env_cfg(name, device=str(device), num_envs=num_envs)
     cfg.seed = seed
-    gives_final = hasattr(cfg, "compute_final_obs")  # Isaac Lab 3.0
-    if gives_final:
-        cfg.compute_final_obs = True
     apply_overrides(cfg, sim.overrides)
+    # Isaac Lab 3.0; not known to put the last frame into histories, which `TerminalHook` does.
+    gives_final = hasattr(cfg, "compute_final_obs") and not _shows_history(cfg)
+    if hasattr(cfg, "compute_final_obs"):
+        cfg.compute_final_obs = gives_final
     if _application.environments:
         _new_stage()
     randomness = Randomness(device, seed)
@@ -139,6 +140,15 @@ def make(
         gym_env.close()
         _released()
         raise
+
+
+def _shows_history(cfg: Any) -> bool:
+    """Whether a term of any observation group, or a whole group, shows more than the present."""
+    groups = [
+        group for group in vars(getattr(cfg, "observations", None) or argparse.Namespace()).values() if group is not None
+    ]
+    parts = groups + [term for group in groups if hasattr(group, "__dict__") for term in vars(group).values()]
+    return any((getattr(part, "history_length", 0) or 0) > 0 for part in parts)
 
 
 def _ensure_application(device: str) -> None:

@@ -19,6 +19,7 @@ from torch import Tensor
 from trudi.train.envs import carried_state
 from trudi.train.envs.base import EpisodeTracker, Observation, SimCfg, StepResult, TaskInfo
 from trudi.train.envs.randomness import Randomness
+from trudi.train.envs.robot_description import describe_robot, robot_yaml
 from trudi.train.errors import TrainError
 
 Groups = dict[str, Tensor]
@@ -64,9 +65,9 @@ class ManagerBasedEnv:
         self._seed, self._stagger = seed, stagger
         self._resets_itself = bool(getattr(unwrapped.cfg, "auto_reset", True))
         self._is_finite_horizon = bool(getattr(unwrapped.cfg, "is_finite_horizon", False))
+        self._actor_groups, self._critic_groups = choose_groups(unwrapped, task)
         self._final_observation = final_observation or (lambda _: None)
         self._hook = TerminalHook(unwrapped) if self._resets_itself and final_observation is None else None
-        self._actor_groups, self._critic_groups = choose_groups(unwrapped, task)
         self.info = describe(unwrapped, task, self._actor_groups, self._critic_groups)
         self.actor_size, self.critic_size = sum(self.info.actor.values()), sum(self.info.critic.values())
         self.action_size = self.info.action_size
@@ -149,6 +150,12 @@ class ManagerBasedEnv:
         with self._randomness, contextlib.redirect_stdout(io.StringIO()):  # it says which seed it was given
             self.unwrapped.seed(seed)
 
+    def robot_file(self, control_steps: int) -> str | None:
+        """As `VectorEnv` says."""
+        ends = self.action_low.tolist(), self.action_high.tolist()
+        found = describe_robot(self.unwrapped, self.task, self._actor_groups, *ends, control_steps=control_steps)
+        return None if found is None else robot_yaml(found)
+
     def log(self) -> dict[str, float]:
         """Means of what was in `extras["log"]` whenever episodes ended."""
         entries, self._reported = self._reported, {}
@@ -211,8 +218,10 @@ def join(groups: Mapping[str, Any], names: Sequence[str]) -> Tensor:
 
 
 def choose_groups(env: Any, task: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The observation groups of actor and critic; TrainError where the task has none by the usual names."""
+    """The observation groups of actor and critic; TrainError where there is none by the usual names, or one of images."""
     names = _group_names(env)
+    if images := [name for name in names if any(len(shape) > 2 for shape in _shapes(env, name).values())]:
+        raise TrainError(f"{task} shows images (observation group {images[0]}); policies here take vectors only")
     actor = next((name for name in ACTOR_GROUPS if name in names), None)
     if actor is None:
         raise TrainError(
@@ -229,30 +238,32 @@ def _group_names(env: Any) -> list[str]:
 
 
 def describe(env: Any, task: str, actor: Sequence[str], critic: Sequence[str]) -> TaskInfo:
-    """Sizes, observation order and control period of an environment; TrainError where it shows images."""
+    """Sizes, observation order and control period of an environment."""
     return TaskInfo(
         task=task,
-        actor=_term_sizes(env, task, actor),
-        critic=_term_sizes(env, task, critic),
+        actor=_term_sizes(env, actor),
+        critic=_term_sizes(env, critic),
         action_size=int(math.prod(env.single_action_space.shape)),
         control_period_s=float(env.step_dt),
         max_episode_steps=int(env.max_episode_length),
     )
 
 
-def _term_sizes(env: Any, task: str, groups: Sequence[str]) -> dict[str, int]:
-    sizes: dict[str, int] = {}
-    for group in groups:
-        if hasattr(env, "observation_manager"):
-            manager = env.observation_manager
-            shapes = dict(zip(manager.active_terms[group], manager.group_obs_term_dim[group], strict=True))
-        else:
-            shapes = {group: env.single_observation_space.spaces[group].shape}
-        if images := [name for name, shape in shapes.items() if len(shape) > 2]:
-            raise TrainError(f"{task} shows images ({group}.{images[0]}); policies here take vectors only")
-        prefix = f"{group}." if len(groups) > 1 else ""
-        sizes |= {prefix + name: int(math.prod(shape)) for name, shape in shapes.items()}
-    return sizes
+def _term_sizes(env: Any, groups: Sequence[str]) -> dict[str, int]:
+    """Sizes by name, in order; where several groups are joined, their names come first."""
+    return {
+        (f"{group}.{name}" if len(groups) > 1 else name): int(math.prod(shape))
+        for group in groups
+        for name, shape in _shapes(env, group).items()
+    }
+
+
+def _shapes(env: Any, group: str) -> dict[str, tuple[int, ...]]:
+    """Shapes of a group's terms, in order; of the whole group where there are no managers."""
+    manager = getattr(env, "observation_manager", None)
+    if manager is None:
+        return {group: env.single_observation_space.spaces[group].shape}
+    return dict(zip(manager.active_terms[group], manager.group_obs_term_dim[group], strict=True))
 
 
 def action_bounds(env: Any, size: int, sim: SimCfg) -> tuple[Tensor, Tensor, str]:

@@ -61,10 +61,9 @@ def terminal_true(runs: Runs) -> Outcome:
     measured = [take for take in runs.both if take.terminal]
     if not measured:
         return unexercised("no terminal observation")
-    if _late_start(runs):
-        return unexercised("what follows an end is no first observation (see next-first)")
     if fault := _untrue_jumps(runs):
-        return unless(fault)
+        blame = unexercised("what follows an end is no first observation (see next-first)")
+        return blame if _late_start(runs) else unless(fault)
     if _misordered(runs):
         return unexercised("rows are in another order (see terminal-rows)")
     cuts = [end for end in runs.staggered.ends if (end.step, end.env) in runs.staggered.terminal and runs.goes_on(end)]

@@ -136,7 +136,18 @@ class Runs:
         """
         ends = {end.env: end.step + 1 for end in reversed(self.staggered.ends) if end.step + 1 < self.reproduced}
         after = dict(sorted(ends.items())[: max(1, len(ends) // 2)])
-        when = {env: after.get(env, 0) for env in range(self.num_envs)}
+        at_start = {env: 0 for env in range(self.num_envs) if env not in after}
+        steps = self._answer(at_start | after)
+        at_ends = {env: steps[env] for env in steps if env in after}
+        if ends and not at_ends:  # Starts changed the random numbers that all environments share.
+            at_ends = self._answer(ends)
+        return [steps[env] for env in steps if env in at_start], list(at_ends.values())
+
+    def _answer(self, when: dict[int, int]) -> dict[int, int | None]:
+        """Steps until observations follow one other action, by environment; `when` says after how many steps it is given.
+
+        Those are left out that differed before.
+        """
 
         def draw(env: VectorEnv) -> Tensor:
             actions = self._draw(env)[: len(self.staggered)].clone()
@@ -151,7 +162,7 @@ class Runs:
             if not bool(differs[: step + 1, env].any()):
                 changed = differs[step + 1 :, env].nonzero()
                 steps[env] = int(changed[0]) + 1 if len(changed) else None
-        return [steps[env] for env in steps if env not in after], [steps[env] for env in steps if env in after]
+        return steps
 
     @cached_property
     def other(self) -> Lifecycle:
