@@ -113,6 +113,28 @@ class PointMass:
         self.closed = True
 
 
+class OneStreamOfNumbers(PointMass):
+    """Keeps every promise too; all environments draw from one stream, so that each reset changes what the next ones draw.
+
+    As simulators do that draw from torch's generator. The noise makes that visible in every step.
+    """
+
+    def restart(self, seed, *, stagger=True):
+        super().restart(seed, stagger=stagger)
+        self.stream = np.random.default_rng(seed)
+
+    def __init__(self, num_envs, seed, stagger):
+        super().__init__(num_envs, seed, stagger)
+        self.stream = np.random.default_rng(seed)
+
+    def numbers(self, env):
+        return self.stream
+
+    def push(self, action):
+        super().push(action)
+        self.position = self.position + 0.01 * torch.from_numpy(self.stream.normal(size=(self.num_envs, 2))).float()
+
+
 FAULTS = {}
 
 
@@ -217,6 +239,22 @@ class UnexplainedException(TerminalMissing):
 
 class NeedlessException(PointMass):
     exceptions: ClassVar = {"finite": "once upon a time"}
+
+
+@breaks("no-reset-step")
+class ResetStepWithOneStreamOfNumbers(OneStreamOfNumbers):
+    def push(self, action):
+        super().push(torch.where(((self.age == 0) & (self.episode > 0))[:, None], 0.0, action))
+
+
+@breaks("terminal-true")
+class ResetObservationWithOneStreamOfNumbers(OneStreamOfNumbers):
+    def step(self, action):
+        step = super().step(action)
+        if step.terminal is None:
+            return step
+        first = step.observation[step.ended.nonzero().flatten()]
+        return replace(step, terminal=Observation(first.actor + 0.001, first.critic + 0.001))
 
 
 @breaks("no-reset-step")

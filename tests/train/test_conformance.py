@@ -9,6 +9,7 @@ from broken_adapters import (
     NaiveEnvPool,
     NeedlessException,
     NumbersOfTheProcess,
+    OneStreamOfNumbers,
     PointMass,
     TerminalMissingAsDeclared,
 )
@@ -37,6 +38,7 @@ def envpool(name, max_episode_steps=100):
 # A simulator is added with its factory and the settings of `check` under which every check has something to look at.
 SIMULATORS = {
     "a point mass": (PointMass, {}),
+    "point masses with one stream of random numbers": (OneStreamOfNumbers, {}),
     "Cartpole of EnvPool": (envpool("CartpoleSwingup-v1"), {"num_envs": 4}),
     "Walker of EnvPool": (envpool("WalkerRun-v1"), {"num_envs": 4}),
     "Go1 of EnvPool, which falls": (envpool("MuJoCoPlayground/Go1JoystickFlatTerrain-v1"), {}),

@@ -23,6 +23,8 @@ RESET_LIKE = 0.75
 """How large jumps to terminal observations may be, in jumps to first ones, before they count as such."""
 CLEARLY = 0.2
 """How much more first observations must be in the range of first observations than others, to tell them apart by that."""
+START_LIKE = 0.75
+"""How far on the way from the one to the other terminal observations may be, before they count as first ones."""
 MISORDERED = 1.5
 """How much better another order of terminal rows may fit than the given one."""
 
@@ -106,7 +108,7 @@ def _start_like(runs: Runs, take: Take, kind: str) -> str:
     around = [_around(take, end) for end in runs.jumps(take).terminal if end.kind == kind]
     like = [[float(((row >= low) & (row <= high)).float().mean()) for row in rows] for rows in around]
     before, given, after = (median(column) for column in zip(*like, strict=True)) if like else (0.0, 0.0, 0.0)
-    if after - before < CLEARLY or given < 0.5 * (before + after):
+    if after - before < CLEARLY or given < before + START_LIKE * (after - before):
         return ""
     return (
         f"of {len(like)} {kind} episodes, {given:.0%} of the numbers are in the range of first observations; "

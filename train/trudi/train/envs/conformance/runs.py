@@ -183,13 +183,27 @@ class Runs:
     def _jumps(self) -> tuple[Jumps, Jumps]:
         return jumps(self.whole), jumps(self.staggered)
 
+    @cached_property
+    def parted(self) -> Tensor:
+        """Steps over which observations in `whole` and `staggered` are the same, the first ones included (envs,)."""
+        steps = min(len(self.whole), len(self.staggered)) + 1
+        differs = unlike(self.whole.seen[:steps], self.staggered.seen[:steps], TOLERANCE).any(-1)
+        return (differs.cumsum(0) == 0).sum(0)
+
+    @cached_property
+    def is_coupled(self) -> bool:
+        """Whether the end of one environment's episode changes what others see, as where all draw from one stream."""
+        steps = min(len(self.whole), len(self.staggered))
+        ended = (self.whole.ended[:steps] | self.staggered.ended[:steps]).cumsum(0)
+        until_end = (ended == 0).sum(0) + 1  # observations of first episodes
+        return bool((self.parted < until_end).any())
+
     def is_comparable(self, end: End) -> bool:
-        """Whether `whole` was the same run up to this end in `staggered`, in the end's environment."""
+        """Whether `whole` was the same run up to this end in `staggered`, in all that the last step could depend on."""
         if end.length != end.step + 1 or end.step >= len(self.whole):
             return False
-        before = slice(0, end.step + 1)
-        differs = unlike(self.whole.seen[before, end.env], self.staggered.seen[before, end.env], TOLERANCE)
-        return not bool(differs.any()) and not bool(self.whole.ended[: end.step, end.env].any())
+        parted = self.parted.min() if self.is_coupled else self.parted[end.env]
+        return int(parted) > end.step and not bool(self.whole.ended[: end.step, end.env].any())
 
     def goes_on(self, end: End) -> bool:
         """Whether the same episode goes on in `whole` where it ended in `staggered`."""
