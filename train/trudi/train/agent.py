@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from trudi.train.critic import Critic, CriticCfg
+from trudi.train.distributed import ALONE, Ranks
 from trudi.train.envs.base import Observation
 from trudi.train.errors import TrainError
 from trudi.train.gaussian import GaussianPolicy
@@ -127,10 +129,10 @@ class Agent(nn.Module):
         """Freezes the present policy as the one that the trust region is measured from."""
         self.old_policy.load_state_dict(self.policy.state_dict())
 
-    def update_normalizers(self, raw: Observation) -> None:
-        """Merges an iteration's raw observations (..., size) into the running statistics."""
-        self.actor_norm.update(raw.actor.flatten(0, -2))
-        self.critic_norm.update(raw.critic.flatten(0, -2))
+    def update_normalizers(self, raw: Observation, ranks: Ranks = ALONE) -> None:
+        """Merges an iteration's raw observations (..., size), those of all `ranks`, into the running statistics."""
+        self.actor_norm.update(raw.actor.flatten(0, -2), ranks)
+        self.critic_norm.update(raw.critic.flatten(0, -2), ranks)
 
     def normalize(self, observation: Observation) -> Observation:
         """Both observations, normalised by the present statistics; once where they are the same tensor."""
@@ -140,10 +142,10 @@ class Agent(nn.Module):
 
 
 class Optimizers:
-    """Adam for the actor with its duals, and for the critic."""
+    """Adam for the actor with its duals, and for the critic. Steps are along the mean of the gradients of all `ranks`."""
 
-    def __init__(self, agent: Agent, cfg: OptimCfg) -> None:
-        self.cfg = cfg
+    def __init__(self, agent: Agent, cfg: OptimCfg, ranks: Ranks = ALONE) -> None:
+        self.cfg, self.ranks = cfg, ranks
         dual_rate = cfg.learning_rate if cfg.dual_learning_rate is None else cfg.dual_learning_rate
         policy = [parameter for parameter in agent.policy.parameters() if parameter.requires_grad]
         duals = list(agent.duals.parameters())
@@ -164,14 +166,24 @@ class Optimizers:
 
     def step_actor(self) -> Tensor:
         """One descent step along the gradients that the parameters hold; returns their norm before clipping ()."""
+        self.ranks.average(_gradients(self._actor_parameters))
         norm = nn.utils.clip_grad_norm_(self._actor_parameters, self.cfg.max_grad_norm)
         self.actor.step()
         return norm
 
-    def step_critic(self, loss: Tensor) -> Tensor:
-        """One descent step; returns the gradient's norm before clipping ()."""
+    def step_critic(self, loss: Tensor, weight: Tensor | None = None) -> Tensor:
+        """One descent step; returns the gradient's norm before clipping ().
+
+        `weight` (batch,) are the weights of the samples in `loss`, a mean over this rank's.
+        """
+        parameters: list[Tensor] = self.critic.param_groups[0]["params"]
         self.critic.zero_grad(set_to_none=True)
         loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.critic.param_groups[0]["params"], self.cfg.max_grad_norm)
+        self.ranks.average(_gradients(parameters), weight)
+        norm = nn.utils.clip_grad_norm_(parameters, self.cfg.max_grad_norm)
         self.critic.step()
         return norm
+
+
+def _gradients(parameters: Iterable[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]

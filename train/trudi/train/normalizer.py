@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from trudi.train.distributed import ALONE, Ranks
+
 
 class RunningNorm(nn.Module):
     """(x - mean) / std with statistics of everything seen so far, clipped.
@@ -31,11 +33,14 @@ class RunningNorm(nn.Module):
         return torch.addcmul(shift.to(x.dtype), x, scale.to(x.dtype)).clamp_(-self.clip, self.clip)
 
     @torch.no_grad()
-    def update(self, x: Tensor) -> None:
-        """Merges a batch (batch, size) into the statistics (Chan et al. 1979, population variance)."""
+    def update(self, x: Tensor, ranks: Ranks = ALONE) -> None:
+        """Merges a batch (batch, size) of each of `ranks`, all of one length, into the statistics."""
         batch = x.to(torch.float64)
-        added = float(len(batch))
-        mean, variance = batch.mean(0), batch.var(0, unbiased=False)
+        for mean, variance in ranks.gather(torch.stack([batch.mean(0), batch.var(0, unbiased=False)])):
+            self._merge(float(len(batch)), mean, variance)
+
+    def _merge(self, added: float, mean: Tensor, variance: Tensor) -> None:
+        """Merges `added` samples of a mean and a population variance (size,) (Chan et al. 1979)."""
         total = self.count + added
         delta = mean - self.mean
         spread = self.variance * self.count + variance * added + delta.square() * self.count * added / total

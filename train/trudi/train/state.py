@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -37,6 +38,35 @@ def restore(tensors: TensorDict, agent: Agent, optimizers: Optimizers, generator
         whole["state"] = moments
         optimizer.load_state_dict(whole)
     generator.set_state(tensors["generator"].cpu())
+
+
+def joined(tensors: TensorDict, others: Iterable[TensorDict]) -> TensorDict:
+    """The first rank's captured state with what differs on each of the `others`, as `rank1.generator` and so on."""
+    whole = dict(tensors)
+    for rank, own in enumerate(others, start=1):
+        whole |= {f"rank{rank}.{key}": value for key, value in own.items()}
+    return whole
+
+
+def of_rank(tensors: TensorDict, rank: int, size: int) -> TensorDict:
+    """What `joined` put together, as rank number `rank` captured it; TrainError where it was of another number of ranks."""
+    wrote = 1 + sum(key.startswith("rank") and key.endswith(".generator") for key in tensors)
+    if wrote != size:
+        raise TrainError(
+            f"the checkpoint is of a training by {wrote} process(es), not by {size}: "
+            + (f"go on with torchrun --nproc-per-node {wrote} and --distributed" if wrote > 1 else "leave out --distributed")
+        )
+    shared = {key: value for key, value in tensors.items() if not key.startswith("rank")}
+    prefix = f"rank{rank}."
+    own = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+    if rank > 0:
+        shared = {key: value for key, value in shared.items() if is_shared(key)}
+    return shared | own
+
+
+def is_shared(key: str) -> bool:
+    """Whether all ranks have the same under a captured state's key."""
+    return key.startswith(("agent.", "optim."))
 
 
 def load_agent(tensors: TensorDict, agent: Agent) -> None:

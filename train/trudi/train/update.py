@@ -51,6 +51,9 @@ class CriticAhead:
 
     Targets are fixed for an iteration, so the critic never waits for the actor; the actor's step i needs the critic after
     its step i, which it gets as a copy. The result is the sequential algorithm's, bit for bit, on two cores.
+
+    Where several ranks train together it is the sequential algorithm: two threads that average gradients, each in its own
+    time, would have no order that all ranks share.
     """
 
     DEPTH = 2
@@ -61,22 +64,24 @@ class CriticAhead:
 
     def run(self, minibatches: Iterable[Tensor]) -> Iterator[tuple[Batch, Critic, Metrics]]:
         """Yields each minibatch with the critic as it is after learning from it, parameters frozen."""
+        if self._optimizers.ranks.size > 1:
+            yield from (self._show(*self._step(index)) for index in minibatches)
+            return
         with ThreadPoolExecutor(max_workers=1) as worker:
             ahead: deque[Future[tuple[Batch, list[Tensor], Metrics]]] = deque()
             for index in minibatches:
                 ahead.append(worker.submit(self._step, index))
                 if len(ahead) > self.DEPTH:
-                    yield self._take(ahead.popleft())
+                    yield self._show(*ahead.popleft().result())
             while ahead:
-                yield self._take(ahead.popleft())
+                yield self._show(*ahead.popleft().result())
 
     def _step(self, index: Tensor) -> tuple[Batch, list[Tensor], Metrics]:
         part = self._batch[index]
         metrics = update_critic(self._agent.critic, self._optimizers, part)
         return part, [parameter.detach().clone() for parameter in self._agent.critic.parameters()], metrics
 
-    def _take(self, done: Future[tuple[Batch, list[Tensor], Metrics]]) -> tuple[Batch, Critic, Metrics]:
-        part, parameters, metrics = done.result()
+    def _show(self, part: Batch, parameters: list[Tensor], metrics: Metrics) -> tuple[Batch, Critic, Metrics]:
         for mine, fresh in zip(self._view.parameters(), parameters, strict=True):
             mine.data = fresh
         return part, self._view, metrics
@@ -132,7 +137,7 @@ def update_critic(critic: Critic, optimizers: Optimizers, batch: Batch) -> Metri
     loss, cross_entropy, auxiliary = critic.loss(
         batch.observation.critic, batch.action, batch.target, batch.next_features, batch.weight
     )
-    norm = optimizers.step_critic(loss)
+    norm = optimizers.step_critic(loss, batch.weight)
     return {"critic/loss": cross_entropy.detach(), "critic/aux_loss": auxiliary.detach(), "critic/grad_norm": norm}
 
 
@@ -188,6 +193,8 @@ def update_actor(
     L = mean( alpha log_prob(a) - Q(s, a)   where KL(s) < eps,   lambda KL(s)   elsewhere )
     L_alpha  = alpha  stopgrad(H - H_target),      H = -mean(run_cost)
     L_lambda = -lambda stopgrad(mean KL - eps)
+
+    All three are means over the minibatch, so the mean of the ranks' gradients is that of all their minibatches as one.
     """
     parameters = [parameter for parameter in agent.policy.parameters() if parameter.requires_grad]
 

@@ -15,7 +15,7 @@ import torch
 
 from trudi.train.envs.base import SimCfg, TaskInfo
 from trudi.train.envs.manager_based import ManagerBasedEnv
-from trudi.train.envs.overrides import apply_overrides, import_packages
+from trudi.train.envs.overrides import apply_overrides, import_packages, made
 from trudi.train.envs.randomness import Randomness
 from trudi.train.errors import TrainError, near_matches
 
@@ -118,7 +118,8 @@ def make(
         _new_stage()
     randomness = Randomness(device, seed)
     with randomness:
-        gym_env: Any = import_module("gymnasium").make(name, cfg=cfg, render_mode=render_mode)
+        gym: Any = import_module("gymnasium")
+        gym_env: Any = made(lambda: gym.make(name, cfg=cfg, render_mode=render_mode), name, sim.overrides)
     _application.environments, _application.is_busy = _application.environments + 1, True
     unwrapped = gym_env.unwrapped
     if isinstance(unwrapped, import_module("isaaclab.envs").DirectMARLEnv):

@@ -18,7 +18,7 @@ from mjlab.tasks.registry import list_tasks, load_env_cfg
 from trudi.train.devices import release_free_memory
 from trudi.train.envs.base import SimCfg, TaskInfo
 from trudi.train.envs.manager_based import ManagerBasedEnv
-from trudi.train.envs.overrides import apply_overrides, import_packages
+from trudi.train.envs.overrides import apply_overrides, import_packages, made
 from trudi.train.envs.randomness import Randomness
 from trudi.train.errors import TrainError, near_matches
 
@@ -56,7 +56,7 @@ def make(
     randomness = Randomness(device, seed)
     # Its tables of terms would bury the run's own output.
     with randomness, contextlib.redirect_stdout(io.StringIO()):
-        unwrapped = ManagerBasedRlEnv(cfg, device=str(device))
+        unwrapped = made(lambda: ManagerBasedRlEnv(cfg, device=str(device)), name, sim.overrides)
     return ManagerBasedEnv(
         unwrapped,
         f"mjlab:{name}",

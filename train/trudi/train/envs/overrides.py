@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib import import_module
 from typing import Any, cast
 
@@ -26,10 +27,21 @@ def apply_overrides(cfg: Any, overrides: Iterable[str]) -> None:
             owner = _get(owner, part, ".".join(path[:index]))
         before = _get(owner, last, ".".join(path))
         try:
-            value = yaml.safe_load(text)
+            value = _numbers(yaml.safe_load(text))
         except yaml.YAMLError:
             raise TrainError(f"sim.overrides: '{text}' for {key} is not a YAML value") from None
         _set(owner, last, _fit(value, before, key))
+
+
+def made(make: Callable[[], Any], name: str, overrides: Iterable[str]) -> Any:
+    """What `make` gives; where overrides were given, TrainError says what the simulator has against them."""
+    given = " ".join(overrides)
+    try:
+        return make()
+    except Exception as error:  # Whatever a simulator raises over a configuration that it does not like.
+        if not given:
+            raise
+        raise TrainError(f"{name} cannot be made with --sim.overrides {given}: {type(error).__name__}: {error}") from error
 
 
 def import_packages(names: Iterable[str]) -> None:
@@ -67,6 +79,16 @@ def _set(owner: Any, part: str, value: Any) -> None:
         raise TrainError(f"sim.overrides: set the whole list, not its entry {part}")
     else:
         setattr(owner, part, value)
+
+
+def _numbers(value: Any) -> Any:
+    """`value` with 1e6 as the number that it is: YAML 1.1 reads it as text."""
+    if isinstance(value, list):
+        return [_numbers(entry) for entry in cast("list[Any]", value)]
+    if isinstance(value, str) and value[:1] in "+-.0123456789":
+        with suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _fit(value: Any, before: Any, key: str) -> Any:
