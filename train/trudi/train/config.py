@@ -39,7 +39,7 @@ class TrainCfg:
     seed: int = 0
     """Seed of the networks, the noise and the simulator."""
     num_envs: int = 64
-    """M, environments stepped in parallel (the authors' GPU runs: 1024)."""
+    """M, environments stepped in parallel (the authors' GPU runs: 1024); with `--distributed`, by each process."""
     rollout_steps: int = 64
     """T, steps of every environment per iteration (the authors' GPU runs: 128)."""
     max_iterations: int = 250

@@ -6,7 +6,7 @@ Every process, a rank, simulates environments of its own and holds the same netw
 |---|---|
 | first weights, after each checkpoint too | compared, a difference is an error (`require_same`) |
 | simulator, noise, order of minibatches | a seed of its own each (`generator_seed`, `loop.simulator_seed`) |
-| gradients of policy, duals and critic | averaged before they are clipped (`Ranks.average`): every rank takes the same step |
+| gradients of policy, duals and critic | averaged (`Ranks.average`), then clipped: every rank takes the same step |
 | observation statistics | every rank merges all ranks' batches, in the order of ranks (`Ranks.gather`) |
 | metrics | `combined` |
 | signals, values that are not finite | what one rank meets, all act on (`Ranks.is_any`, `Ranks.sharing`) |
@@ -105,7 +105,7 @@ class Ranks:
         """TrainError where the ranks' tensors are not equal to the last bit; `what` names them."""
         if self.size > 1 and len(set(self.exchange(fingerprint(tensors)))) > 1:
             raise TrainError(
-                f"the processes' {what} are not the same: they must run the same versions of everything, on devices of one kind"
+                f"the processes' {what} are not the same: they need the same versions of everything, and devices of one kind"
             )
 
 

@@ -17,8 +17,9 @@ import torch
 from trudi.train import checkpoint, state
 from trudi.train.agent import Agent, Optimizers
 from trudi.train.checkpoint import Checkpoint, Counters
-from trudi.train.config import TrainCfg
-from trudi.train.devices import configure_cpu, pick_device
+from trudi.train.config import TrainCfg, differences
+from trudi.train.devices import configure_cpu
+from trudi.train.distributed import ALONE, Ranks, combined, generator_seed
 from trudi.train.envs.base import Restartable, VectorEnv
 from trudi.train.envs.registry import backend_of, make_env
 from trudi.train.errors import TrainError
@@ -55,13 +56,18 @@ class Outcome:
 
 
 class StopRequest:
-    """SIGINT and SIGTERM ask for a checkpoint and a clean end; a second signal ends at once."""
+    """SIGINT and SIGTERM ask for a checkpoint and a clean end; a second signal ends at once.
 
-    def __init__(self) -> None:
+    Not so in a process of torchrun's (`is_patient`): torchrun passes on what the scheduler may have sent to all processes
+    already, and ends by itself those that take too long.
+    """
+
+    def __init__(self, is_patient: bool = False) -> None:
         self.received: signal.Signals | None = None
+        self._is_patient = is_patient
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if self.received is not None and not self._is_patient:
             raise KeyboardInterrupt
         self.received = signal.Signals(number)
 
@@ -84,56 +90,62 @@ def make_agent(cfg: TrainCfg, env: VectorEnv) -> Agent:
         return Agent(cfg.policy, cfg.critic, cfg.duals, algo=cfg.algo, **sizes).to(env.device)
 
 
-def simulator_seed(seed: int, iteration: int, attempt: int) -> int:
-    """The simulator's seed from a cut at `iteration` on; a retry after a failure gets another one.
+def simulator_seed(seed: int, iteration: int, attempt: int, rank: int = 0) -> int:
+    """The simulator's seed from a cut at `iteration` on; a retry after a failure gets another one, and so does each rank.
 
     EnvPool seeds environment i with seed + i, so seeds are spread far apart.
     """
-    return int(np.random.SeedSequence([seed, iteration, attempt]).generate_state(1, np.uint32)[0] >> 2)
+    entropy = [seed, iteration, attempt, *([rank] if rank else [])]
+    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0] >> 2)
 
 
 class Learner:
-    """The pieces of one run and its loop."""
+    """The pieces of one run and its loop. Each of several `ranks` has them all; they meet where `distributed` says."""
 
-    def __init__(self, cfg: TrainCfg, resume: Checkpoint | None = None) -> None:
-        self.cfg = cfg
-        self.device = pick_device(cfg.device)
+    def __init__(self, cfg: TrainCfg, resume: Checkpoint | None = None, ranks: Ranks = ALONE) -> None:
+        self.cfg, self.ranks = cfg, ranks
+        self.device = ranks.device(cfg.device)
         configure_cpu()
         torch.set_float32_matmul_precision("high" if cfg.tf32 else "highest")
         self.counters = resume.counters if resume else Counters(0, 0, 0.0, None, None)
         self.attempt = 0
         self.cut_at = self.counters.iteration
-        self.generator = torch.Generator(device=self.device).manual_seed(cfg.seed)
+        self.generator = torch.Generator(device=self.device).manual_seed(generator_seed(cfg.seed, ranks.rank))
         self.env = self._simulator()
         self.agent = self.new_agent()
-        self.optimizers = Optimizers(self.agent, cfg.optim)
+        self.optimizers = Optimizers(self.agent, cfg.optim, ranks)
         if resume is not None:
-            self.restore(dict(resume.tensors))
+            self.restore(state.of_rank(dict(resume.tensors), ranks.rank, ranks.size))
+        self.require_same_start()
         self.start_collecting()
         self.recent_returns: deque[float] = deque(maxlen=RETURN_WINDOW)
 
-    def train(self, checkpoints: Path, log: MetricsLog, report: Report) -> Outcome:
-        """Runs to `max_iterations` or to a signal; every return leaves a `last` checkpoint behind in `checkpoints`."""
-        cfg, stop = self.cfg, StopRequest()
+    def train(self, checkpoints: Path, log: MetricsLog | None, report: Report) -> Outcome:
+        """Runs to `max_iterations` or to a signal; every return leaves a `last` checkpoint behind in `checkpoints`.
+
+        The first rank writes; others need no `log`.
+        """
+        cfg, stop = self.cfg, StopRequest(is_patient=self.ranks.size > 1)
         started = time.monotonic() - self.counters.elapsed_s
         with stop.listening():
-            while self.counters.iteration < cfg.max_iterations and stop.received is None:
+            while self.counters.iteration < cfg.max_iterations and not self.ranks.is_any(stop.received is not None):
                 good = self.capture()
                 try:
-                    metrics = self.iterate()
+                    metrics = combined(self.ranks.exchange(self.iterate()))
                 except NonFiniteError as error:
                     self.go_back(checkpoints, good, error)
                     continue
                 self.attempt = 0
                 iteration = self.counters.iteration + 1
-                env_steps = self.counters.env_steps + cfg.steps_per_iteration
+                env_steps = self.counters.env_steps + cfg.steps_per_iteration * self.ranks.size
                 elapsed_s = time.monotonic() - started
                 self.counters = replace(self.counters, iteration=iteration, env_steps=env_steps, elapsed_s=elapsed_s)
                 metrics |= {"time/env_steps": env_steps, "time/elapsed_s": elapsed_s}
-                evaluation = self.evaluate() if self.is_due(cfg.evaluation.every) else None
+                evaluation = self.ranks.of_first(self.evaluate) if self.is_due(cfg.evaluation.every) else None
                 if evaluation is not None:
                     metrics |= evaluation.metrics()
-                log.write(iteration, metrics)
+                if log is not None:
+                    log.write(iteration, metrics)
                 report(Progress(self.counters, cfg.max_iterations, metrics, evaluation))
                 if evaluation is not None and self.is_best(evaluation):
                     self.counters = replace(self.counters, best_return=evaluation.mean, best_iteration=iteration)
@@ -147,6 +159,20 @@ class Learner:
     def new_agent(self) -> Agent:
         """What learns, as it is before the first iteration."""
         return make_agent(self.cfg, self.env)
+
+    def require_same_start(self) -> None:
+        """TrainError where the ranks do not start from the same settings, networks and iteration."""
+        if self.ranks.size == 1:
+            return
+        first = replace(self.ranks.exchange(self.cfg)[0], device=self.cfg.device)
+        if changed := differences(first, self.cfg):
+            key, (theirs, ours) = next(iter(changed.items()))
+            raise TrainError(
+                f"process {self.ranks.rank} has {key} {ours}, the first one {theirs}: give all the same options"
+            )
+        shared = {key: value for key, value in self.capture().items() if state.is_shared(key)}
+        place = torch.tensor(self.counters.iteration)
+        self.ranks.require_same(shared | {"iteration": place}, "networks at the start")
 
     def start_collecting(self) -> None:
         """Starts the simulator's first episodes."""
@@ -174,18 +200,20 @@ class Learner:
         self.optimizers.set_progress(progress)
         started = time.monotonic()
 
-        rollout = self.collector.collect(cfg.rollout_steps)
-        require_finite(
-            {"observation": rollout.raw.actor, "critic observation": rollout.raw.critic, "reward": rollout.reward}
-        )
-        collected = time.monotonic()
-        batch = rollout.to_batch(agent, cfg.gamma, cfg.lam)
-        require_finite({"return target": batch.target})
+        with self.ranks.sharing(NonFiniteError):
+            rollout = self.collector.collect(cfg.rollout_steps)
+            require_finite(
+                {"observation": rollout.raw.actor, "critic observation": rollout.raw.critic, "reward": rollout.reward}
+            )
+            collected = time.monotonic()
+            batch = rollout.to_batch(agent, cfg.gamma, cfg.lam)
+            require_finite({"return target": batch.target})
         entropy_target = cfg.duals.entropy_target(cfg.algo) * agent.policy.action_size
-        metrics = update(
-            agent, self.optimizers, batch, cfg.update, cfg.trust_region, entropy_target, self.generator, cfg.threads
-        )
-        agent.update_normalizers(rollout.raw)
+        with self.ranks.sharing(NonFiniteError):
+            metrics = update(
+                agent, self.optimizers, batch, cfg.update, cfg.trust_region, entropy_target, self.generator, cfg.threads
+            )
+        agent.update_normalizers(rollout.raw, self.ranks)
         agent.sync_old_policy()
 
         means = {key: float(value) for key, value in metrics.items()}
@@ -237,8 +265,13 @@ class Learner:
 
     def save(self, checkpoints: Path, link: str) -> None:
         """Writes a checkpoint and points `link` to it."""
-        whole = Checkpoint(self.cfg.task, self.counters, self.capture())
-        checkpoint.save(checkpoints, whole, link=link, keep=self.cfg.keep_checkpoints)
+        mine = self.capture()
+        self.ranks.require_same({key: value for key, value in mine.items() if state.is_shared(key)}, "networks")
+        own = {key: value.cpu() for key, value in mine.items() if not state.is_shared(key)} if self.ranks.rank else {}
+        whole = state.joined(mine, self.ranks.exchange(own)[1:])
+        if self.ranks.is_first:
+            saved = Checkpoint(self.cfg.task, self.counters, whole)
+            checkpoint.save(checkpoints, saved, link=link, keep=self.cfg.keep_checkpoints)
 
     def go_back(self, checkpoints: Path, good: state.TensorDict, error: NonFiniteError) -> None:
         """Back to the state before this iteration, with other data; gives up after a few tries in a row.
@@ -273,11 +306,11 @@ class Learner:
     def _simulator(self) -> VectorEnv:
         """A new simulator, where the run stands: what one that is started over draws once is drawn as in iteration 0."""
         cfg, seed = self.cfg, self._simulator_seed()
-        first = simulator_seed(cfg.seed, 0, 0) if backend_of(cfg.task).is_restartable else seed
+        first = simulator_seed(cfg.seed, 0, 0, self.ranks.rank) if backend_of(cfg.task).is_restartable else seed
         env = make_env(cfg.task, cfg.num_envs, first, device=self.device, sim=cfg.sim)
         if isinstance(env, Restartable):
             env.restart(seed)
         return env
 
     def _simulator_seed(self) -> int:
-        return simulator_seed(self.cfg.seed, self.counters.iteration, self.attempt)
+        return simulator_seed(self.cfg.seed, self.counters.iteration, self.attempt, self.ranks.rank)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
@@ -14,10 +15,11 @@ from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
 from trudi.train.commands.common import parse_arguments
 from trudi.train.config import RESUMABLE_CHANGES, TrainCfg, differences, load_config
 from trudi.train.display import Display
+from trudi.train.distributed import ALONE, Ranks, joined, require_alone
 from trudi.train.envs.registry import finish, prepare, split_task
 from trudi.train.errors import TrainError
 from trudi.train.loop import Learner
-from trudi.train.runfolder import MetricsLog, RunFolder, require_free
+from trudi.train.runfolder import CHECKPOINTS, MetricsLog, RunFolder, require_free
 
 USAGE = "trudi train TASK [--config PRESET_OR_FILE] [--out DIR] [options]   or   trudi train --resume RUN [options]"
 
@@ -35,6 +37,8 @@ class TrainArgs:
     """Run folder to continue from its last checkpoint."""
     json: Path | None = None
     """File for a machine-readable summary."""
+    distributed: bool = False
+    """This is one of the processes that torchrun started, a GPU each: they train together (docs/training.md)."""
     headless: bool = True
     """Isaac Lab's own flag, as all of its AppLauncher's; no other simulator here opens a window."""
 
@@ -73,9 +77,20 @@ def parse(argv: list[str]) -> tuple[TrainArgs, RunFolder | None]:
 def main(argv: list[str]) -> int:
     """Trains to the end or to a signal."""
     args, folder = parse(argv)
-    cfg = args.cfg
-    split_task(cfg.task)
-    resume = None
+    split_task(args.cfg.task)
+    if args.distributed:
+        with joined(args.cfg.device) as ranks:
+            train(args, folder, ranks)
+    else:
+        require_alone()
+        train(args, folder, ALONE)
+    finish()
+    return EXIT_OK
+
+
+def train(args: TrainArgs, folder: RunFolder | None, ranks: Ranks) -> None:
+    """Starts or continues a run; of several ranks, the first one writes it."""
+    cfg, resume = args.cfg, None
     out = args.out or default_folder(cfg.task)
     if folder is None:
         require_free(out)
@@ -88,7 +103,11 @@ def main(argv: list[str]) -> int:
         resume = folder.load_checkpoint()
         if resume.task != cfg.task:
             raise TrainError(f"the checkpoint in {folder.path} is of {resume.task}, the run's config.yaml says {cfg.task}")
-    learner = Learner(cfg, resume)
+    learner = Learner(cfg, resume, ranks)
+    if not ranks.is_first:
+        with closing(learner):
+            learner.train(out / CHECKPOINTS, None, lambda _: None)
+        return
     if folder is None:
         folder = RunFolder.create(out, cfg)
     folder.write_robot(learner.env.robot_file(cfg.max_iterations * cfg.rollout_steps))
@@ -104,13 +123,14 @@ def main(argv: list[str]) -> int:
         learner.close()
     counters = outcome.counters
     if outcome.interrupted:
-        print(f"stopped after iteration {counters.iteration}; go on with: trudi train --resume {folder.path}")
+        command = f"trudi train --resume {folder.path}"
+        if ranks.size > 1:
+            command = f"torchrun --nproc-per-node {ranks.size} -m trudi.train --resume {folder.path} --distributed"
+        print(f"stopped after iteration {counters.iteration}; go on with: {command}")
     best = "none" if counters.best_return is None else f"{counters.best_return:.1f} at iteration {counters.best_iteration}"
     print(f"{counters.env_steps:,} steps in {counters.elapsed_s:.0f} s; best evaluation: {best}")
     summary = {"run": str(folder.path), "task": cfg.task, "interrupted": outcome.interrupted}
     write_json(args.json, summary | vars(counters))
-    finish()
-    return EXIT_OK
 
 
 def default_folder(task: str) -> Path:
