@@ -173,7 +173,7 @@ def joined(device: str) -> Generator[TorchRanks]:
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-        raise TrainError(f"the {size} processes could not meet at {where}: {_first_line(error)}") from None
+        raise TrainError(f"the {size} processes could not meet at {where}: {_short(error)}") from None
     yield ranks
     dist.destroy_process_group()  # After an error, the end of the process tells the others sooner.
 
@@ -235,9 +235,10 @@ def _named() -> Generator[None]:
     except RuntimeError as error:
         raise TrainError(
             "another process of this training ended, or did not answer within "
-            f"{TIMEOUT.total_seconds() / 60:.0f} minutes: its own message says why ({_first_line(error)})"
+            f"{TIMEOUT.total_seconds() / 60:.0f} minutes: its own message says why ({_short(error)})"
         ) from None
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _short(error: Exception) -> str:
+    """The first sentence of an error: of Gloo's, what follows is a guess."""
+    return (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]

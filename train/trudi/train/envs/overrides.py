@@ -92,11 +92,15 @@ def _numbers(value: Any) -> Any:
 
 
 def _fit(value: Any, before: Any, key: str) -> Any:
-    """`value` as the kind that stood there: a tuple for a tuple, a float for a float."""
+    """`value` as the kind that stood there: a tuple for a tuple, a float for a float. A number fits where a number was."""
     if isinstance(before, tuple) and isinstance(value, list):
         return tuple(cast("list[Any]", value))
-    if isinstance(before, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
+    if _is_number(before) and _is_number(value):
+        return float(value) if isinstance(before, float) else value
     if before is not None and value is not None and not isinstance(value, type(before)):
-        raise TrainError(f"sim.overrides: {key} is {before!r}; '{value!r}' is of another kind")
+        raise TrainError(f"sim.overrides: {key} is {before!r}; {value!r} is of another kind")
     return value
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
