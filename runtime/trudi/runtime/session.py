@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from trudi.runtime.bundle import Bundle
+from trudi.runtime.contract import Contract
 from trudi.runtime.controller import Controller, ControllerCfg
 from trudi.runtime.engines.base import Engine
 from trudi.runtime.engines.choose import Choice, Loader, choose_engine, self_test
@@ -62,10 +63,7 @@ class Session:
         if self.sent == "student" and STUDENT_GOLDEN not in bundle.files:
             raise EngineError(f"the student may not be sent: {NO_STUDENT_GOLDEN}")
         self.controller = Controller(contract, robot.describe(), file, cfg.controller)
-        if contract.robot is not None and not any(joint.stiffness for joint in contract.robot.joints):
-            raise RobotError(
-                "every joint's stiffness is 0, so the robot cannot stand: give the stiffness of the default pose"
-            )
+        check_stands(contract)
         self.choice = choose(bundle, cfg.engines)
         self.student: Engine | None = None
         self.shadow: Shadow | None = None
@@ -139,6 +137,19 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def check_stands(contract: Contract) -> None:
+    """RobotError where a robot that may fall has nothing to stand with. One that cannot (a cart on a rail) waits damped."""
+    robot = contract.robot
+    if robot is None or any(joint.stiffness for joint in robot.joints):
+        return
+    if contract.safety.max_tilt_rad is not None or contract.action.kind != "joint_effort":
+        raise RobotError(
+            "every joint's stiffness is 0, so the robot cannot stand: give the stiffness of the default pose in the robot "
+            "file that the bundle was exported with (or, where joints take efforts and the machine cannot fall, "
+            "safety.max_tilt_rad: null)"
+        )
 
 
 def choose(bundle: Bundle, preference: Sequence[str]) -> Choice:

