@@ -205,9 +205,9 @@ def combined(metrics: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 of all names and bytes."""
+    """SHA-256 of all names and bytes, in alphabetical order: what was loaded from a file comes in any."""
     digest = sha256()
-    for key, tensor in tensors.items():
+    for key, tensor in sorted(tensors.items()):
         digest.update(key.encode())
         digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
