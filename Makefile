@@ -51,10 +51,10 @@ test-simulators: $(SIMULATORS:%=test-simulators-%)
 $(SIMULATORS:%=test-simulators-%): test-simulators-%: $(SIM)/%/.ready
 	$(SIM)/$*/bin/python -m pytest tests/train/test_$*.py
 
-$(SIM)/%/.ready: pyproject.toml constraints.txt constraints-simulators.txt
+$(SIM)/%/.ready: pyproject.toml constraints-simulators.txt
 	$(PYTHON) -m venv --clear $(@D)
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-simulators.txt -e '.[train,$*]' $(SIM_ASSETS_$*) hypothesis pytest
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-simulators.txt torch
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-simulators.txt -e '.[train,$*]' $(SIM_ASSETS_$*) hypothesis pytest
 	touch $@
 
 check: $(READY)

@@ -16,8 +16,9 @@ lives: compiling takes up to minutes, and training restarts its simulator at eac
 JAX_COMPILATION_CACHE_DIR makes JAX keep them in a folder. JAX decides on its threads.
 
 JAX would take three quarters of the GPU's memory when it starts, and leave torch without: this module sets
-XLA_PYTHON_CLIENT_PREALLOCATE=false before it imports JAX, unless the variable is set. Tasks run on MJX's own implementation
-on a CPU (`impl=jax`), on a GPU on the one of their configuration, whose `naconmax` is for all environments together.
+XLA_PYTHON_CLIENT_PREALLOCATE=false before it imports JAX, unless the variable is set. On a CPU, tasks run on MJX's own
+implementation (`impl=jax`); on a GPU on their configuration's, which is MuJoCo Warp. Its `naconmax`, the contacts that there
+is room for, is of all environments together: raise it beyond some thousands of them.
 """
 
 from __future__ import annotations
@@ -45,6 +46,8 @@ jax: Any = import_module("jax")
 jnp: Any = import_module("jax.numpy")
 mujoco_playground: Any = import_module("mujoco_playground")
 mjx_env: Any = import_module("mujoco_playground._src.mjx_env")
+warp: Any = import_module("warp")
+warp.config.log_level = max(warp.config.log_level, warp.LOG_WARNING)  # else a line a kernel, into the progress display
 MjSpec: Any = import_module("mujoco").MjSpec
 if not hasattr(MjSpec, "find_body"):
     MjSpec.find_body = MjSpec.body  # Playground 0.2.0's Reacher uses the name of before MuJoCo 3.3
@@ -358,7 +361,9 @@ def _load(name: str, jax_device: Any, overrides: tuple[str, ...]) -> Any:
     except (subprocess.CalledProcessError, OSError) as error:
         raise TrainError(f"'{name}' needs files that are not here ({error}). {_menagerie_hint()}") from error
     except Exception as error:  # tasks fail in ways of their own
-        raise TrainError(f"Playground cannot make '{name}' with {settings}: {error}") from error
+        needs_warp = settings.get("impl", config.get("impl")) == "warp"
+        hint = "; MuJoCo Warp needs the warp-lang that MJX names: pip install 'mujoco-mjx[warp]'" if needs_warp else ""
+        raise TrainError(f"Playground cannot make '{name}' with {settings}: {error}{hint}") from error
 
 
 def _settings(name: str, known: Mapping[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
