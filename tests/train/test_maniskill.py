@@ -197,9 +197,10 @@ def test_an_action_that_is_no_number_is_told_and_not_taken(made):
     assert step.reward.isnan().all() and step.observation.actor.isfinite().all()
 
 
-def test_the_discount_of_the_published_settings():
-    """1 - 10/50 and 1 - 10/80."""
+def test_the_discount_of_the_published_settings(made):
+    """1 - 10/50 and 1 - 10/80; a run says it."""
     assert recommended_gamma(50) == pytest.approx(0.8) and recommended_gamma(80) == pytest.approx(0.875)
+    assert made("RollBall-v1").notes == ("ManiSkill's settings have gamma 0.875 for this task",)
     with pytest.raises(TrainError, match="no discount for episodes of 10 steps"):
         recommended_gamma(10)
 
@@ -216,12 +217,12 @@ def test_errors_say_what_to_do(made, monkeypatch):
         describe_task("Endless-v1")
     with pytest.raises(TrainError, match=r"PlugCharger-v1' has no reward 'normalized_dense'; .*takes: none, sparse"):
         describe_task("PlugCharger-v1")
-    with pytest.raises(TrainError, match=r"takes no 'num_envs' here; available: control_mode"):
+    with pytest.raises(TrainError, match=r"no 'num_envs' in the task's configuration; available: control_mode"):
         made(overrides=("num_envs=3",))
-    with pytest.raises(TrainError, match="takes KEY=VALUE, such as control_mode"):
-        made(overrides=("control_mode",))
-    with pytest.raises(TrainError, match=r"control_mode holds no 'x', it was set as a whole"):
-        made(overrides=("control_mode.x=3",))
+    with pytest.raises(TrainError, match=r"no 'control_frequency' in sim_config; did you mean control_freq"):
+        made(overrides=("sim_config.control_frequency=3",))
+    with pytest.raises(TrainError, match=r"sim\.imports: my_tasks cannot be imported"):
+        make_env("maniskill:PushCube-v1", 1, 0, device=CPU, sim=SimCfg(imports=("my_tasks",)))
     with pytest.raises(TrainError, match=r"cannot make 'PushCube-v1' \(AssertionError: wheels not in supported modes:"):
         made(overrides=("control_mode=wheels",))
     with pytest.raises(TrainError, match="ManiSkill's tasks have their own"):
@@ -253,6 +254,7 @@ def test_settings_of_the_task_reach_it(made):
     env = made(overrides=("sim_config.control_freq=50", "sim_config.scene_config.solver_position_iterations=20"))
     assert env.control_period_s == 0.02
     assert env._env.sim_config.scene_config.solver_position_iterations == 20
+    assert env._env.sim_config.gpu_memory_config.max_rigid_patch_count == 2**18  # the task's own
 
 
 def test_training_with_one_environment():

@@ -341,12 +341,12 @@ def test_errors_say_what_to_do():
     assert "CartpoleBalance" in task_names()
     with pytest.raises(TrainError, match="did you mean CheetahRun"):
         PlaygroundEnv("CheetaRun", 1, 0)
-    with pytest.raises(TrainError, match=r"Counter has no 'gaol'; did you mean goal"):
+    with pytest.raises(TrainError, match=r"no 'gaol' in the task's configuration; did you mean goal"):
         counters(1, 0, "gaol=3")
-    with pytest.raises(TrainError, match="takes KEY=VALUE, such as episode_length=500; not 'goal'"):
-        counters(1, 0, "goal")
-    with pytest.raises(TrainError, match=r"cannot make 'Counter' with \{'goal': 'far'\}"):
-        counters(1, 0, "goal=far")
+    with pytest.raises(TrainError, match=r"cannot make 'CheetahRun' with \{'impl': 'c'\}"):
+        PlaygroundEnv("CheetahRun", 1, 0, overrides=("impl=c",))
+    with pytest.raises(TrainError, match=r"sim\.imports: my_tasks cannot be imported"):
+        make_env("playground:Counter", 1, 0, device=CPU, sim=SimCfg(imports=("my_tasks",)))
     with pytest.raises(TrainError, match="0 environments; it takes at least 1"):
         PlaygroundEnv("Counter", 0, 0)
     with pytest.raises(TrainError, match="MuJoCo Playground's tasks have their own"):

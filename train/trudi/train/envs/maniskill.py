@@ -31,6 +31,7 @@ import io
 import sys
 import warnings
 from collections.abc import Generator, Mapping
+from copy import deepcopy
 from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
@@ -39,11 +40,11 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from trudi.train.devices import release_free_memory
 from trudi.train.envs.base import EpisodeTracker, Observation, SimCfg, Stateless, StepResult, TaskInfo
+from trudi.train.envs.overrides import apply_overrides, import_packages
 from trudi.train.envs.randomness import Randomness
 from trudi.train.errors import TrainError, near_matches
 
@@ -91,8 +92,9 @@ def describe_task(name: str) -> TaskInfo:
 def make(
     name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
 ) -> ManiSkillEnv:
-    """A fresh simulator on `device`. `sim.overrides` are KEY=VALUE of the task's constructor, such as `control_mode`."""
-    replace(sim, overrides=()).refuse("ManiSkill")
+    """A fresh simulator on `device`; `sim.overrides` change what the task is made with, `sim.imports` register tasks."""
+    replace(sim, overrides=(), imports=()).refuse("ManiSkill")
+    import_packages(sim.imports)
     return ManiSkillEnv(name, num_envs, seed, device=device, stagger=stagger, overrides=sim.overrides)
 
 
@@ -137,6 +139,8 @@ class ManiSkillEnv(Stateless):
         self.action_size = self.info.action_size
         self.control_period_s = self.info.control_period_s
         self.max_episode_steps = self.info.max_episode_steps
+        if self.max_episode_steps > 10:
+            self.notes = (f"ManiSkill's settings have gamma {recommended_gamma(self.max_episode_steps):g} for this task",)
 
     def restart(self, seed: int, *, stagger: bool = True) -> None:
         """Draws from `seed` from now on; the next `reset` builds the scene anew and starts first episodes."""
@@ -259,27 +263,22 @@ def _spec(name: str) -> Any:
 
 def _options(spec: Any, overrides: tuple[str, ...]) -> dict[str, Any]:
     """What the task is made with; TrainError for a setting that it does not take, or that is this adapter's."""
-    base: Any = import_module("mani_skill.envs.sapien_env").BaseEnv
-    takes = {key for kind in (base, spec.cls) for key in inspect.signature(kind.__init__).parameters}
-    known = takes - OWN_OPTIONS - {"self", "args", "kwargs"}
+    types: Any = import_module("mani_skill.utils.structs.types")
+    known: dict[str, Any] = {}
+    for kind in (import_module("mani_skill.envs.sapien_env").BaseEnv, spec.cls):
+        parameters = inspect.signature(kind.__init__).parameters
+        known |= {key: deepcopy(one.default) for key, one in parameters.items() if one.default is not one.empty}
+    known |= {**DEFAULTS, "sim_config": types.SimConfig().dict()}
+    known = {key: value for key, value in known.items() if key not in OWN_OPTIONS}
+    apply_overrides(known, overrides)
     options: dict[str, Any] = dict(DEFAULTS)
     for override in overrides:
-        key, equals, text = override.partition("=")
-        first, *rest = key.split(".")
-        if not equals:
-            raise TrainError(f"sim.overrides takes KEY=VALUE, such as control_mode=pd_ee_delta_pose; not '{override}'")
-        if first not in known:
-            raise TrainError(f"sim.overrides: {spec.uid} takes no '{first}' here; {near_matches(first, known)}")
-        try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise TrainError(f"sim.overrides: '{text}' for {key} is not a YAML value") from None
-        owner = options
-        for part, following in pairwise([first, *rest]):
-            owner = owner.setdefault(part, {})
-            if not isinstance(owner, dict):
-                raise TrainError(f"sim.overrides: {part} holds no '{following}', it was set as a whole")
-        owner[key.rpartition(".")[2]] = value
+        # The rest stays unsaid: tasks have defaults of their own for parts of `sim_config`.
+        *path, last = override.partition("=")[0].split(".")
+        said, target = known, options
+        for part in path:
+            said, target = said[part], target.setdefault(part, {})
+        target[last] = said[last]
     if options["reward_mode"] not in spec.cls.SUPPORTED_REWARD_MODES:
         modes = ", ".join(spec.cls.SUPPORTED_REWARD_MODES)
         raise TrainError(

@@ -34,11 +34,11 @@ from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
 from trudi.train.devices import release_free_memory
 from trudi.train.envs.base import EpisodeTracker, Observation, SimCfg, Stateless, StepResult, TaskInfo
+from trudi.train.envs.overrides import apply_overrides, import_packages
 from trudi.train.errors import TrainError, near_matches
 
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -79,8 +79,9 @@ def describe_task(name: str) -> TaskInfo:
 def make(
     name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
 ) -> PlaygroundEnv:
-    """A fresh simulator on `device`. `sim.overrides` are KEY=VALUE of the task's configuration, dots between nested keys."""
-    replace(sim, overrides=()).refuse("MuJoCo Playground")
+    """A fresh simulator on `device`; `sim.overrides` change the task's configuration, `sim.imports` register tasks."""
+    replace(sim, overrides=(), imports=()).refuse("MuJoCo Playground")
+    import_packages(sim.imports)
     return PlaygroundEnv(name, num_envs, seed, device=device, stagger=stagger, overrides=sim.overrides)
 
 
@@ -352,7 +353,7 @@ def _load(name: str, jax_device: Any, overrides: tuple[str, ...]) -> Any:
         known = task_names()
         raise TrainError(f"unknown Playground task '{name}'; {near_matches(name, known)} (`trudi tasks` lists them all)")
     config = suite.get_default_config(name)
-    settings = _settings(name, _leaves(config.to_dict()), overrides)
+    settings = _settings(config, overrides)
     if jax_device.platform == "cpu" and "impl" in config:
         settings.setdefault("impl", "jax")
     try:
@@ -366,21 +367,12 @@ def _load(name: str, jax_device: Any, overrides: tuple[str, ...]) -> Any:
         raise TrainError(f"Playground cannot make '{name}' with {settings}: {error}{hint}") from error
 
 
-def _settings(name: str, known: Mapping[str, Any], overrides: tuple[str, ...]) -> dict[str, Any]:
-    """`KEY=VALUE` settings as Playground takes them; TrainError for a key that the task's configuration does not have."""
-    settings: dict[str, Any] = {}
-    for override in overrides:
-        key, equals, text = override.partition("=")
-        if not equals:
-            raise TrainError(f"sim.overrides takes KEY=VALUE, such as episode_length=500; not '{override}'")
-        if key not in known:
-            raise TrainError(f"sim.overrides: {name} has no '{key}'; {near_matches(key, known)}")
-        try:
-            value: Any = yaml.safe_load(text)
-        except yaml.YAMLError:
-            raise TrainError(f"sim.overrides: '{text}' for {key} is not a YAML value") from None
-        settings[key] = float(value) if isinstance(known[key], float) and isinstance(value, int) else value
-    return settings
+def _settings(config: Any, overrides: tuple[str, ...]) -> dict[str, Any]:
+    """What `KEY=VALUE` settings change of a task's configuration, by dotted key."""
+    before, after = config.to_dict(), config.to_dict()
+    apply_overrides(after, overrides)
+    known = _leaves(before)
+    return {key: value for key, value in _leaves(after).items() if value != known.get(key)}
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
