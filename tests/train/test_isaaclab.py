@@ -18,7 +18,9 @@ from trudi.train.__main__ import with_task_first
 from trudi.train.envs import registry
 from trudi.train.envs.base import SimCfg
 from trudi.train.envs.conformance import check
+from trudi.train.envs.filming import Camera
 from trudi.train.errors import TrainError
+from trudi.train.evaluation import borrowed
 
 CPU = torch.device("cpu")
 TESTBOT = "isaaclab:Isaac-Velocity-Flat-TestBot"
@@ -50,6 +52,8 @@ def forgotten():
 @pytest.fixture(scope="module")
 def isaac():
     with isaaclab_importable(), forgotten():
+        rest = registry.prepare("isaaclab:Any", ["--seed", "1", "--headless", "--video", "--device", "cpu"])
+        assert rest == ["--seed", "1", "--video", "--device", "cpu"], "the launcher's own flags are taken out"
         yield
 
 
@@ -159,6 +163,35 @@ def test_bounds_from_clips():
         action_bounds(env, 2, SimCfg())
     space.low, space.high = [-2.0, -3.0], [2.0, 1.0]
     assert action_bounds(env, 2, SimCfg())[1].tolist() == [2.0, 1.0]
+
+
+def frames_in(path):
+    import imageio_ffmpeg
+
+    return imageio_ffmpeg.count_frames_and_secs(str(path))
+
+
+def test_films_of_a_training(make, tmp_path):
+    """Three steps of every eight; nothing of an evaluation that borrows the simulator; an open film is ended by closing."""
+    env = make("isaaclab:Isaac-Cartpole-v0", stagger=True, render=True)
+    env.reset()
+    env.camera = Camera(tmp_path, length=3, interval=8, step_s=0.1)
+    for _ in range(9):
+        env.step(torch.zeros(6, 1))
+    with borrowed(env, 1) as lent:
+        lent.reset()
+        for _ in range(20):
+            lent.step(torch.zeros(6, 1))
+    env.restart(2)
+    env.reset()
+    env.step(torch.zeros(6, 1))
+    env.close()
+    assert {path.name: frames_in(path) for path in tmp_path.iterdir()} == {
+        "step_00000000.mp4": (3, pytest.approx(0.3)),
+        "step_00000008.mp4": (2, pytest.approx(0.2)),
+    }
+    with pytest.raises(TrainError, match="it must be 1 to the interval"):
+        Camera(tmp_path, length=9, interval=8, step_s=0.1)
 
 
 def test_what_a_user_can_get_wrong(make):

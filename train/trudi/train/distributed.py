@@ -163,14 +163,13 @@ def joined(device: str) -> Generator[TorchRanks]:
         raise TrainError(f"--distributed: torchrun did not start this process ({missing[0]} is not set); use `{HOW}`")
     rank, size, local_rank = (int(os.environ[name]) for name in ENVIRONMENT[:3])
     ranks = TorchRanks(rank, size, local_rank)
-    on_gpu = torch.device(device).type == "cuda" and torch.cuda.is_available()
-    if on_gpu:
+    own = ranks.device(device)
+    if own.type == "cuda":
         _require_gpus(local_rank)
-        torch.cuda.set_device(local_rank)
-    ranks.device(device)
+        torch.cuda.set_device(own)
     try:
         # Objects go between CPUs in any case: small news need not wait for what a GPU has been given to do.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo", timeout=TIMEOUT)
+        dist.init_process_group("cpu:gloo,cuda:nccl" if own.type == "cuda" else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise TrainError(f"the {size} processes could not meet at {where}: {_short(error)}") from None
@@ -235,7 +234,7 @@ def _named() -> Generator[None]:
     except RuntimeError as error:
         raise TrainError(
             "another process of this training ended, or did not answer within "
-            f"{TIMEOUT.total_seconds() / 60:.0f} minutes: its own message says why ({_short(error)})"
+            f"{TIMEOUT.total_seconds() / 60:.0f} minutes; its own message may say why ({_short(error)})"
         ) from None
 
 

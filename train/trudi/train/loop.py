@@ -31,6 +31,7 @@ from trudi.train.update import NonFiniteError, require_finite, update
 
 MAX_RETRIES = 3
 RETURN_WINDOW = 100
+OF_EACH_RANK = frozenset({"device", "sim.render"})  # settings that may differ between ranks
 SIMULATOR = "simulator."  # prefix of the simulator's entries in a checkpoint
 
 Report = Callable[["Progress"], None]
@@ -59,7 +60,8 @@ class StopRequest:
     """SIGINT and SIGTERM ask for a checkpoint and a clean end; a second signal ends at once.
 
     Not so in a process of torchrun's (`is_patient`): torchrun passes on what the scheduler may have sent to all processes
-    already, and ends by itself those that take too long.
+    already, and sends a signal when another process has failed, while this one says so. It ends by itself those that take
+    too long.
     """
 
     def __init__(self, is_patient: bool = False) -> None:
@@ -73,12 +75,12 @@ class StopRequest:
 
     @contextmanager
     def listening(self) -> Generator[None]:
-        """Handles both signals inside the block (the main thread's alone)."""
+        """Handles both signals inside the block (the main thread's alone), and from then on where it is patient."""
         before = {number: signal.signal(number, self) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in before.items():
+            for number, handler in before.items() if not self._is_patient else ():
                 signal.signal(number, handler)
 
 
@@ -164,8 +166,8 @@ class Learner:
         """TrainError where the ranks do not start from the same settings, networks and iteration."""
         if self.ranks.size == 1:
             return
-        first = replace(self.ranks.exchange(self.cfg)[0], device=self.cfg.device)
-        if changed := differences(first, self.cfg):
+        changed = differences(self.ranks.exchange(self.cfg)[0], self.cfg)
+        if changed := {key: pair for key, pair in changed.items() if key not in OF_EACH_RANK}:
             key, (theirs, ours) = next(iter(changed.items()))
             raise TrainError(
                 f"process {self.ranks.rank} has {key} {ours}, the first one {theirs}: give all the same options"
@@ -246,7 +248,14 @@ class Learner:
         """
         cfg = self.cfg.evaluation
         if not backend_of(self.cfg.task).is_alone:
-            env = make_env(self.cfg.task, cfg.episodes, cfg.seed, device=self.device, stagger=False, sim=self.cfg.sim)
+            env = make_env(
+                self.cfg.task,
+                cfg.episodes,
+                cfg.seed,
+                device=self.device,
+                stagger=False,
+                sim=replace(self.cfg.sim, render=False),
+            )
             return evaluate(self.agent, env, cfg)
         with borrowed(self.env, cfg.seed) as env:
             result = evaluate(self.agent, env, cfg)

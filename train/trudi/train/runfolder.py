@@ -4,6 +4,7 @@ config.yaml     resolved configuration          run.json        versions, machin
 git.diff        uncommitted changes             metrics.jsonl   one line an iteration
 events.*        the same for TensorBoard        checkpoints/    see `checkpoint`
 robot.yaml      the robot, where the simulator can describe it (docs/robots.md)
+videos/         films of the training (`--video`)
 
 A student's has three more (see `distill`): distill.yaml, teacher/ and, at its end, distill.json.
 """

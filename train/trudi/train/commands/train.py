@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import tyro
 
@@ -16,11 +16,14 @@ from trudi.train.commands.common import parse_arguments
 from trudi.train.config import RESUMABLE_CHANGES, TrainCfg, differences, load_config
 from trudi.train.display import Display
 from trudi.train.distributed import ALONE, Ranks, joined, require_alone
+from trudi.train.envs.filming import Camera
+from trudi.train.envs.manager_based import ManagerBasedEnv
 from trudi.train.envs.registry import finish, prepare, split_task
 from trudi.train.errors import TrainError
 from trudi.train.loop import Learner
 from trudi.train.runfolder import CHECKPOINTS, MetricsLog, RunFolder, require_free
 
+VIDEOS = "videos"
 USAGE = "trudi train TASK [--config PRESET_OR_FILE] [--out DIR] [options]   or   trudi train --resume RUN [options]"
 
 
@@ -39,6 +42,12 @@ class TrainArgs:
     """File for a machine-readable summary."""
     distributed: bool = False
     """This is one of the processes that torchrun started, a GPU each: they train together (docs/training.md)."""
+    video: bool = False
+    """Film the training (Isaac Lab, mjlab), into the run's videos/."""
+    video_length: int = 200
+    """Steps of a film."""
+    video_interval: int = 2000
+    """Steps from the start of one film to that of the next."""
     headless: bool = True
     """Isaac Lab's own flag, as all of its AppLauncher's; no other simulator here opens a window."""
 
@@ -103,7 +112,8 @@ def train(args: TrainArgs, folder: RunFolder | None, ranks: Ranks) -> None:
         resume = folder.load_checkpoint()
         if resume.task != cfg.task:
             raise TrainError(f"the checkpoint in {folder.path} is of {resume.task}, the run's config.yaml says {cfg.task}")
-    learner = Learner(cfg, resume, ranks)
+    films = args.video and ranks.is_first
+    learner = Learner(replace(cfg, sim=replace(cfg.sim, render=films)), resume, ranks)
     if not ranks.is_first:
         with closing(learner):
             learner.train(out / CHECKPOINTS, None, lambda _: None)
@@ -114,6 +124,10 @@ def train(args: TrainArgs, folder: RunFolder | None, ranks: Ranks) -> None:
     print(f"run folder: {folder.path}")
     for note in learner.env.notes:
         print(note)
+    if films:
+        steps, period_s = learner.counters.iteration * cfg.rollout_steps, learner.env.control_period_s
+        camera = Camera(folder.path / VIDEOS, args.video_length, args.video_interval, period_s, steps)
+        cast("ManagerBasedEnv", learner.env).camera = camera
     log = MetricsLog(folder, learner.counters.iteration)
     try:
         with Display(cfg.max_iterations, learner.counters.iteration) as display:

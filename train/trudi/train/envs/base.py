@@ -24,6 +24,8 @@ class SimCfg:
     """KEY=VALUE settings of the task's own configuration (Isaac Lab, mjlab), such as `episode_length_s=10`."""
     imports: tuple[str, ...] = ()
     """Packages to import first: those that register tasks of your own (Isaac Lab, mjlab)."""
+    render: bool = False
+    """Whether the simulator prepares to draw frames (Isaac Lab, mjlab); `--video` sets it."""
 
     def __post_init__(self) -> None:
         if self.action_bound is not None and not 0.0 < self.action_bound < float("inf"):
@@ -36,6 +38,8 @@ class SimCfg:
         for name in ("overrides", "imports"):
             if getattr(self, name):
                 raise TrainError(f"sim.{name} is for Isaac Lab and mjlab; {backend} has no use for it")
+        if self.render:
+            raise TrainError(f"{backend} draws nothing while it trains: film a run with `trudi eval RUN --video FILE`")
 
 
 @dataclass(frozen=True)

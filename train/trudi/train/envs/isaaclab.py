@@ -92,7 +92,6 @@ def make(
     num_threads: int,
     stagger: bool,
     sim: SimCfg,
-    render_mode: str | None = None,
 ) -> ManagerBasedEnv:
     """A fresh environment of a registered task, manager-based or direct.
 
@@ -116,10 +115,11 @@ def make(
         cfg.compute_final_obs = gives_final
     if _application.environments:
         _new_stage()
+    mode = "rgb_array" if sim.render else None
     randomness = Randomness(device, seed)
     with randomness:
         gym: Any = import_module("gymnasium")
-        gym_env: Any = made(lambda: gym.make(name, cfg=cfg, render_mode=render_mode), name, sim.overrides)
+        gym_env: Any = made(lambda: gym.make(name, cfg=cfg, render_mode=mode), name, sim.overrides)
     _application.environments, _application.is_busy = _application.environments + 1, True
     unwrapped = gym_env.unwrapped
     if isinstance(unwrapped, import_module("isaaclab.envs").DirectMARLEnv):

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from trudi.train.envs import carried_state
 from trudi.train.envs.base import EpisodeTracker, Observation, SimCfg, StepResult, TaskInfo
+from trudi.train.envs.filming import Camera
 from trudi.train.envs.randomness import Randomness
 from trudi.train.envs.robot_description import describe_robot, robot_yaml
 from trudi.train.errors import TrainError
@@ -75,6 +76,8 @@ class ManagerBasedEnv:
         self.action_low, self.action_high, source = action_bounds(unwrapped, self.action_size, sim)
         low, high = float(self.action_low.min()), float(self.action_high.max())
         self.notes = (f"raw actions from {low:g} to {high:g}: {source}",)
+        self.camera: Camera | None = None
+        """Films the steps of training, once it is set; not those of an evaluation, whose episodes are not staggered."""
         self._tracker = EpisodeTracker(self.num_envs, self.device)
         self._reported: dict[str, list[Any]] = {}
         self._is_cut_short = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
@@ -125,6 +128,8 @@ class ManagerBasedEnv:
             self._hook.arm(self._group_names())
         with self._randomness:
             groups, reward, terminated, truncated, extras = env.step(raw)
+            if self.camera is not None and self._stagger:
+                self.camera.step(env.render)
         final = self._hook.take() if self._hook is not None else self._final_observation(extras)
         terminated, truncated = terminated.bool().clone(), truncated.bool().clone()
         if self._is_finite_horizon:  # The time limit is the task's own end.
@@ -169,6 +174,8 @@ class ManagerBasedEnv:
 
     def close(self) -> None:
         if self._env is not None:
+            if self.camera is not None:
+                self.camera.close()
             env, self._env = self._env, None
             env.close()
             if self._on_close is not None:

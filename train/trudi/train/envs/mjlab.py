@@ -53,10 +53,11 @@ def make(
     motion = cfg.commands.get("motion")
     if motion is not None and getattr(motion, "motion_file", None) == "":
         raise TrainError(f"{name} follows a recorded motion: --sim.overrides commands.motion.motion_file=FILE.npz")
+    mode = "rgb_array" if sim.render else None
     randomness = Randomness(device, seed)
     # Its tables of terms would bury the run's own output.
     with randomness, contextlib.redirect_stdout(io.StringIO()):
-        unwrapped = made(lambda: ManagerBasedRlEnv(cfg, device=str(device)), name, sim.overrides)
+        unwrapped = made(lambda: ManagerBasedRlEnv(cfg, device=str(device), render_mode=mode), name, sim.overrides)
     return ManagerBasedEnv(
         unwrapped,
         f"mjlab:{name}",
