@@ -11,6 +11,7 @@ import tyro
 from trudi.export.bundling import ExportCfg, Exported, export_run
 from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
 from trudi.train.commands.common import parse_arguments
+from trudi.train.envs.registry import finish
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ def main(argv: list[str]) -> int:
         "evaluation": evaluation.model_dump(mode="json"),
     }
     write_json(args.json, content)
+    finish()
     return EXIT_OK
 
 

@@ -18,7 +18,7 @@ from trudi.train.commands.common import parse_arguments
 from trudi.train.devices import pick_device
 from trudi.train.envs.base import SimCfg, VectorEnv
 from trudi.train.envs.conformance import Report, Verdict, check
-from trudi.train.envs.registry import make_env, split_task
+from trudi.train.envs.registry import finish, make_env, split_task
 
 COLOURS: dict[Verdict, str] = {"passed": "green", "failed": "red", "excepted": "yellow", "not exercised": "dim"}
 
@@ -60,6 +60,8 @@ def main(argv: list[str]) -> int:
     counts = Counter(one.verdict for one in report.findings)
     print(f"{args.task}: {', '.join(f'{counts[verdict]} {verdict}' for verdict in COLOURS)}")
     write_json(args.json, {"passed": report.passed, "device": args.device, "seed": args.seed, **dataclasses.asdict(report)})
+    if report.passed:  # the end of Isaac Sim's application would hide another exit code
+        finish()
     return EXIT_OK if report.passed else EXIT_CHECK_FAILED
 
 

@@ -27,6 +27,7 @@ from trudi.train.distill.settings import (
     run_config,
     write_settings,
 )
+from trudi.train.envs.registry import finish
 from trudi.train.errors import TrainError
 from trudi.train.runfolder import VERDICT, MetricsLog, RunFolder, require_free
 from trudi.train.trained import TrainedRun
@@ -128,6 +129,8 @@ def main(argv: list[str]) -> int:
     print(text)
     for path in (folder.path / VERDICT, job.args.json):
         write_json(path, content)
+    if content["passed"]:  # the end of Isaac Sim's application would hide another exit code
+        finish()
     return EXIT_OK if content["passed"] else EXIT_CHECK_FAILED
 
 

@@ -14,7 +14,7 @@ from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
 from trudi.train import state
 from trudi.train.commands.common import parse_arguments
 from trudi.train.devices import configure_cpu, pick_device
-from trudi.train.envs.registry import make_env
+from trudi.train.envs.registry import finish, make_env
 from trudi.train.evaluation import Act, EvalCfg, Sampler, make_act, run_episodes
 from trudi.train.loop import make_agent
 from trudi.train.runfolder import RunFolder
@@ -95,4 +95,5 @@ def main(argv: list[str]) -> int:
         "lengths": result.lengths.tolist(),
     }
     write_json(args.json, content)
+    finish()
     return EXIT_OK

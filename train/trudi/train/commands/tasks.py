@@ -15,7 +15,7 @@ from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
 from trudi.train.commands.common import parse_arguments
 from trudi.train.config import presets, read_yaml
 from trudi.train.envs.base import TaskInfo
-from trudi.train.envs.registry import BACKENDS, adapter, describe_task, split_task, task_names
+from trudi.train.envs.registry import BACKENDS, adapter, describe_task, finish, split_task, task_names
 from trudi.train.errors import TrainError
 from trudi.train.suites import PAPER, PAPER_TASKS, Suite, SuiteTask, load_suite, suite_names
 
@@ -42,6 +42,7 @@ def main(argv: list[str]) -> int:
         list_suite(args.suite, args)
     else:
         list_installed(args)
+    finish()
     return EXIT_OK
 
 
