@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
+from trudi.train.config import differences, load_config
 from trudi.train.envs.base import SimCfg
 from trudi.train.envs.registry import make_env
 from trudi.train.evaluation import make_act
@@ -89,18 +89,8 @@ def curve(run: TrainedRun) -> list[dict[str, float]]:
 
 def settings(run: TrainedRun) -> dict[str, Any]:
     """The settings in which the run differs from the preset."""
-    path = HERE.parent / "configs" / "tasks" / "mjlab_go1_flat.yaml"
-    preset = flat(yaml.safe_load(path.read_text()))
-    mine = flat(yaml.safe_load((run.folder.path / "config.yaml").read_text()))
-    return {key: mine[key] for key, value in preset.items() if mine.get(key) != value}
-
-
-def flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings under dotted keys."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
-    return found
+    changed = differences(load_config("mjlab_go1_flat", None), run.cfg)
+    return {key: mine for key, (_, mine) in changed.items()}
 
 
 def render(runs: dict[str, Any]) -> None:
