@@ -196,9 +196,6 @@ def test_targets_at_the_ends(rollouts, agent):
         assert name != "trap" or not bool(is_right.any())
 
 
-@pytest.mark.xfail(
-    strict=True, reason="lambda-returns carry the next episode's value from masked samples to those before them"
-)
 def test_what_is_unknown_reaches_no_target_that_the_critic_learns_from(rollouts, agent):
     masked = rollouts["masked"]
     assert bool((masked.truncated & ~masked.known).any())

@@ -23,8 +23,8 @@ def test_returns_reproduce_the_golden_vectors(dtype, limit):
     assert float((ours - data["soft_return"]).abs().max()) <= limit * float(data["soft_return"].abs().max())
 
 
-def returns(reward, value, log_prob, terminated=(), truncated=(), **weights):
-    """One environment's returns; `terminated` and `truncated` list the steps where they hold."""
+def returns(reward, value, log_prob, terminated=(), truncated=(), unknown=(), **weights):
+    """One environment's returns; `terminated`, `truncated` and `unknown` (s') list the steps where they hold."""
     steps = range(len(reward))
 
     def flags(where):
@@ -32,7 +32,7 @@ def returns(reward, value, log_prob, terminated=(), truncated=(), **weights):
 
     columns = (torch.tensor(values, dtype=torch.float64)[:, None] for values in (reward, value, log_prob))
     settings_ = {"alpha": 0.5, "gamma": 0.9, "lam": 0.5} | weights
-    return soft_lambda_returns(*columns, flags(terminated), flags(truncated), **settings_).squeeze(1).tolist()
+    return soft_lambda_returns(*columns, flags(terminated), flags(truncated), ~flags(unknown), **settings_).squeeze(1).tolist()
 
 
 def test_two_steps_by_hand():
@@ -49,6 +49,15 @@ def test_a_truncation_bootstraps_from_its_own_terminal_observation_alone():
     # G_0 = 0.1 + 0.9 * 10 = 9.1, whatever the next episode brings
     assert returns([1.0, 3.0], [10.0, 20.0], [2.0, -4.0], truncated=[0])[0] == pytest.approx(9.1)
     assert returns([1.0, 300.0], [10.0, -20.0], [2.0, 4.0], truncated=[0])[0] == pytest.approx(9.1)
+
+
+def test_what_followed_an_unknown_end_reaches_nobody():
+    # V'_1 is the next episode's: G_0 = 0.1 + 0.9 * 10 = 9.1 with its own V' alone; G_2 is as it would be without an end.
+    for wrong in (20.0, -500.0):
+        found = returns([1.0, 3.0, 2.0], [10.0, wrong, 4.0], [2.0, wrong, 0.0], truncated=[1], unknown=[1])
+        assert [found[0], found[2]] == pytest.approx([9.1, 2.0 + 3.6])
+    # After a terminal nothing follows, known or not: G_1 = 3, G_0 = 0.1 + 0.9 * (0.5 * 3 + 0.5 * 10).
+    assert returns([1.0, 3.0], [10.0, 99.0], [2.0, 99.0], terminated=[1], unknown=[1]) == pytest.approx([5.95, 3.0])
 
 
 def test_lambda_one_is_the_discounted_sum_and_lambda_zero_one_step():

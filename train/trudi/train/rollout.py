@@ -85,6 +85,7 @@ class Rollout:
             self.next_log_prob,
             self.terminated,
             self.truncated,
+            self.known,
             alpha=agent.duals.alpha,
             gamma=gamma,
             lam=lam,

@@ -12,6 +12,7 @@ def soft_lambda_returns(
     next_log_prob: Tensor,
     terminated: Tensor,
     truncated: Tensor,
+    known: Tensor | None = None,
     *,
     alpha: Tensor | float,
     gamma: float,
@@ -25,6 +26,9 @@ def soft_lambda_returns(
 
     `next_value` V' and `next_log_prob` belong to (s', a') with s' the TRUE next observation: the terminal one where an
     episode ended. Entropy counts once, at weight 1, and never after a true terminal.
+
+    Where s' is not `known` (all are by default), V' is another state's. After a terminal it does not count; the G_t of a
+    truncation is then wrong and for nobody's use, and the step before it ends with its own V', as at the rollout's end.
     """
     alive = (~terminated).to(reward.dtype)
     soft_reward = reward - alive * gamma * alpha * next_log_prob
@@ -32,6 +36,8 @@ def soft_lambda_returns(
     # Where an episode goes on, a share lam of the bootstrap is replaced by the next return.
     carry = torch.where(terminated | truncated, torch.zeros_like(reward), torch.full_like(reward, lam))
     carry[-1] = 0.0
+    if known is not None:
+        carry[:-1].masked_fill_((truncated & ~terminated & ~known)[1:], 0.0)
     returns = torch.empty_like(reward)
     following = torch.zeros_like(reward[0])
     for t in range(len(reward) - 1, -1, -1):
