@@ -32,7 +32,9 @@ def returns(reward, value, log_prob, terminated=(), truncated=(), unknown=(), **
 
     columns = (torch.tensor(values, dtype=torch.float64)[:, None] for values in (reward, value, log_prob))
     settings_ = {"alpha": 0.5, "gamma": 0.9, "lam": 0.5} | weights
-    return soft_lambda_returns(*columns, flags(terminated), flags(truncated), ~flags(unknown), **settings_).squeeze(1).tolist()
+    return (
+        soft_lambda_returns(*columns, flags(terminated), flags(truncated), ~flags(unknown), **settings_).squeeze(1).tolist()
+    )
 
 
 def test_two_steps_by_hand():
