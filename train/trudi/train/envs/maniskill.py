@@ -145,7 +145,7 @@ class ManiSkillEnv(Stateless):
     def restart(self, seed: int, *, stagger: bool = True) -> None:
         """Draws from `seed` from now on; the next `reset` builds the scene anew and starts first episodes."""
         self._seed, self._is_training = seed, stagger
-        # Not the seed itself: the first reset seeds torch by it, and the second would draw the same numbers again.
+        # Not what the first reset seeds torch by: the second must not draw the same numbers again.
         own_seed = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
         self._randomness = Randomness(self.device, own_seed)
         self._has_started = False

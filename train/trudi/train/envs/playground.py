@@ -368,11 +368,11 @@ def _load(name: str, jax_device: Any, overrides: tuple[str, ...]) -> Any:
 
 
 def _settings(config: Any, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """What `KEY=VALUE` settings change of a task's configuration, by dotted key."""
-    before, after = config.to_dict(), config.to_dict()
+    """What `KEY=VALUE` settings say of a task's configuration, by dotted key."""
+    after = config.to_dict()
     apply_overrides(after, overrides)
-    known = _leaves(before)
-    return {key: value for key, value in _leaves(after).items() if value != known.get(key)}
+    said = [override.partition("=")[0] for override in overrides]
+    return {key: value for key, value in _leaves(after).items() if any(f"{key}.".startswith(f"{one}.") for one in said)}
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
