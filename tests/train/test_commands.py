@@ -81,7 +81,9 @@ def test_a_wrong_option_is_one_line_too(capsys):
 
 
 def test_a_backend_whose_extra_is_missing(capsys, monkeypatch):
-    monkeypatch.setitem(registry.BACKENDS, "envpool", registry.Backend("a_package_nobody_has", "pip install 'trudi[envpool]'"))
+    monkeypatch.setitem(
+        registry.BACKENDS, "envpool", registry.Backend("a_package_nobody_has", "pip install 'trudi[envpool]'")
+    )
     line = refused(capsys, "train", "envpool:CartpoleSwingup-v1")
     assert "the backend 'envpool' is not installed: pip install 'trudi[envpool]'" in line
 

@@ -74,7 +74,7 @@ def describe_robot(
 
 @dataclass(frozen=True)
 class _Draft:
-    """The parts of a robot file (`trudi.export.robot_file.RobotFile`), checked against each other when it is made."""
+    """The parts of a robot file (what `trudi export` reads), checked against each other when it is made."""
 
     robot: Robot | None
     action: Action
