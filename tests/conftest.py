@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import gc
 import os
 
 import pytest
@@ -10,6 +11,15 @@ from hypothesis import settings
 settings.register_profile("ci", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("ci")
+
+torch.set_num_threads(1)  # two workers share two cores, and these networks are small
+
+
+@pytest.fixture(scope="module", autouse=True)
+def imported():
+    """What is there by now stays: EnvPool's adapter collects garbage at each close, and need not look through torch."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

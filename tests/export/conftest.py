@@ -11,9 +11,9 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("export") / "run"
     options = [
         "--num-envs",
-        "8",
+        "2",
         "--rollout-steps",
-        "32",
+        "128",
         "--max-iterations",
         "2",
         "--policy.width",

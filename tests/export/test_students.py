@@ -17,7 +17,7 @@ from trudi.runtime.golden import STUDENT_GOLDEN, GoldenCases
 from trudi.train.evaluation import EvalResult
 from trudi.train.trained import TrainedRun
 
-QUICK = ["--num-envs", "8", "--rollout-steps", "16", "--max-iterations", "2", "--evaluate-episodes", "1"]
+QUICK = ["--num-envs", "2", "--rollout-steps", "64", "--max-iterations", "2", "--evaluate-episodes", "1"]
 QUICK += ["--gate-episodes", "2", "--gate-max-episodes", "2", "--min-ratio", "-1000", "--min-low", "-1000"]
 
 

@@ -142,15 +142,23 @@ def test_a_full_disk_leaves_the_last_checkpoint_intact(tmp_path):
 
 
 KEEP_SAVING = """
-import itertools, sys, torch
+import itertools, os, sys, torch
 from pathlib import Path
 from trudi.train import checkpoint
 from trudi.train.checkpoint import Checkpoint, Counters
-print("ready", flush=True)
-for i in itertools.count(1):
-    tensors = {"a": torch.full((50_000,), float(i))}
-    link = checkpoint.BEST if i % 3 == 0 else checkpoint.LAST
-    checkpoint.save(Path(sys.argv[1]), Checkpoint("t", Counters(i, i, 0.0, None, None), tensors), link=link, keep=2)
+
+def save_on():
+    for i in itertools.count(1):
+        tensors = {"a": torch.full((50_000,), float(i))}
+        link = checkpoint.BEST if i % 3 == 0 else checkpoint.LAST
+        checkpoint.save(Path(sys.argv[1]), Checkpoint("t", Counters(i, i, 0.0, None, None), tensors), link=link, keep=2)
+
+for line in sys.stdin:  # a process that does nothing but save, for each line; torch is imported once for all
+    if (saver := os.fork()) == 0:
+        save_on()
+    print(saver, flush=True)
+    os.waitpid(saver, 0)
+    print("gone", flush=True)
 """
 
 
@@ -160,21 +168,20 @@ def test_a_kill_at_any_moment_leaves_whole_checkpoints(tmp_path):
     script.write_text(KEEP_SAVING)
     folder = tmp_path / "checkpoints"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    process = None
     survived = 0
-    for kill in range(20):
-        process = subprocess.Popen([sys.executable, str(script), str(folder)], stdout=subprocess.PIPE, env=env)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(0.05 + 0.0213 * kill)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        for path in [
-            *folder.glob("iteration_*"),
-            *(folder / name for name in ("last", "best") if (folder / name).is_symlink()),
-        ]:
-            loaded = checkpoint.load(Path(path))
-            assert bool((loaded.tensors["a"] == loaded.counters.iteration).all())
-            survived += 1
-    assert survived >= 20
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "bufsize": 1}
+    with subprocess.Popen([sys.executable, str(script), str(folder)], env=env, **pipes) as process:
+        for kill in range(20):
+            print(file=process.stdin)
+            saver = int(process.stdout.readline())
+            time.sleep(0.03 + 0.0113 * kill)
+            os.kill(saver, signal.SIGKILL)
+            assert process.stdout.readline() == "gone\n"
+            for path in [
+                *folder.glob("iteration_*"),
+                *(folder / name for name in ("last", "best") if (folder / name).is_symlink()),
+            ]:
+                loaded = checkpoint.load(Path(path))
+                assert bool((loaded.tensors["a"] == loaded.counters.iteration).all())
+                survived += 1
+    assert process.returncode == 0 and survived >= 20

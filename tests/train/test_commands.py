@@ -9,6 +9,8 @@ from trudi import cli
 from trudi.train import checkpoint
 from trudi.train.envs import registry
 
+pytestmark = pytest.mark.usefixtures("short_episodes")
+
 TASK = "envpool:CartpoleSwingup-v1"
 SMALL = ["--num-envs", "4", "--rollout-steps", "8", "--policy.width", "8", "--critic.width", "8", "--max-iterations", "1"]
 SMALL += ["--evaluation.episodes", "1", "--threads", "1"]
@@ -47,7 +49,7 @@ def test_eval_reports_what_the_product_promises(trained, tmp_path, sampler):
 
 def test_tasks_lists_sizes_and_order(tmp_path, capsys):
     out = tmp_path / "tasks.json"
-    assert cli.main(["tasks", "cheetah", "--json", str(out)]) == 0
+    assert cli.main(["tasks", "envpool:cheetah", "--json", str(out)]) == 0
     assert "envpool:CheetahRun-v1" in capsys.readouterr().out
     assert json.loads(out.read_text()) == [
         {

@@ -20,6 +20,7 @@ from trudi.train.distill.losses import regression, uphill
 from trudi.train.distill.score import ScoreMatcher, noised
 from trudi.train.distill.settings import DistillCfg, GateCfg, open_teacher, read_settings, run_config
 from trudi.train.distill.student import student_policy, warm_start
+from trudi.train.envs import envpool
 from trudi.train.envs.base import Observation
 from trudi.train.envs.registry import make_env
 from trudi.train.errors import TrainError
@@ -29,6 +30,8 @@ from trudi.train.policy import DenoisingPolicy, PolicyCfg
 from trudi.train.runfolder import METRICS, MetricsLog, RunFolder, read_metrics
 from trudi.train.trained import TrainedRun
 from trudi.train.update import UpdateCfg
+
+pytestmark = pytest.mark.usefixtures("short_episodes")
 
 TASK = "envpool:CartpoleBalance-v1"
 CPU = torch.device("cpu")
@@ -329,9 +332,9 @@ def test_pairs_narrow_the_interval():
 
 # Real runs
 
-SMALL = ["--num-envs", "16", "--rollout-steps", "32", "--policy.width", "16", "--critic.width", "16"]
+SMALL = ["--num-envs", "4", "--rollout-steps", "128", "--policy.width", "16", "--critic.width", "16"]
 SMALL += ["--max-iterations", "4", "--evaluation.episodes", "2", "--policy.steps", "4"]
-QUICK = ["--num-envs", "8", "--rollout-steps", "32", "--update.minibatch-size", "64", "--evaluate-episodes", "2"]
+QUICK = ["--num-envs", "4", "--rollout-steps", "64", "--update.minibatch-size", "64", "--evaluate-episodes", "2"]
 QUICK += [
     "--gate-episodes",
     "4",
@@ -425,8 +428,8 @@ def test_resumed_equals_uninterrupted_bit_for_bit(teacher, tmp_path, method, lat
     cfg = DistillCfg(
         method=method,
         latent=latent,
-        num_envs=4,
-        rollout_steps=16,
+        num_envs=2,
+        rollout_steps=32,
         max_iterations=4,
         save_every=2,
         keep_checkpoints=9,
@@ -488,11 +491,12 @@ def small_norm() -> dict[str, torch.Tensor]:
     return RunningNorm(5, epsilon=0.0).state_dict()
 
 
-def test_a_student_comes_to_do_what_its_teacher_does():
+def test_a_student_comes_to_do_what_its_teacher_does(short_episodes, monkeypatch):
     """From a start that does nothing, the loss falls and the return on the teacher's episodes rises to the teacher's."""
+    monkeypatch.setattr(envpool, "make", short_episodes)  # a pole that nobody holds takes longer to fall
     teacher = balancing()
     gate = GateCfg(gate_episodes=4, gate_max_episodes=4)
-    cfg = DistillCfg(num_envs=8, rollout_steps=64, max_iterations=10, gate=gate, update=UpdateCfg(6, 64))
+    cfg = DistillCfg(num_envs=4, rollout_steps=128, max_iterations=10, gate=gate, update=UpdateCfg(6, 64))
     base = TrainCfg(task=TASK, policy=teacher.policy.cfg, critic=teacher.critic.cfg)
     distiller = Distiller(cfg, run_config(cfg, base), teacher)
     with torch.no_grad():
@@ -615,7 +619,7 @@ def test_a_teacher_of_another_task(teacher, student, tmp_path, capsys):
 
 def test_settings_come_from_the_teacher_and_are_kept(student):
     cfg = read_settings(RunFolder.open(student))
-    assert (cfg.steps, cfg.rollout_steps, cfg.gate.gate_episodes) == (1, 32, 4)
+    assert (cfg.steps, cfg.rollout_steps, cfg.gate.gate_episodes) == (1, 64, 4)
 
 
 # Distribution matching

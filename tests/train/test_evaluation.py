@@ -8,6 +8,8 @@ from trudi.train.envs.registry import make_env
 from trudi.train.evaluation import EvalCfg, EvalResult, evaluate, make_act, run_episodes
 from trudi.train.policy import PolicyCfg
 
+pytestmark = pytest.mark.usefixtures("short_episodes")
+
 TASK = "envpool:CartpoleBalance-v1"
 
 
@@ -32,7 +34,7 @@ def test_every_sampler_repeats_itself(agent, sampler):
     cfg = EvalCfg(episodes=2, sampler=sampler, best_of=3, seed=3)
     first, second = (evaluate(agent, environment(2), cfg) for _ in range(2))
     assert torch.equal(first.returns, second.returns)
-    assert first.lengths.tolist() == [1000.0, 1000.0]
+    assert first.lengths.tolist() == [100.0, 100.0]
 
 
 def test_best_of_k_takes_the_action_the_critic_prefers(agent):
@@ -64,7 +66,7 @@ def test_one_episode_per_environment_is_counted():
     result = run_episodes(environment(3), idle)
     env = environment(3)
     env.reset()
-    expected = sum(env.step(torch.zeros(3, 1)).reward for _ in range(1000))
+    expected = sum(env.step(torch.zeros(3, 1)).reward for _ in range(100))
     env.close()
     torch.testing.assert_close(result.returns, expected)
 
@@ -114,7 +116,7 @@ def test_steadiness_by_hand():
     """Changes count within an episode alone: the second one's last action is its second."""
     actions = iter([[[0.0, 0.0], [0.0, 0.0]], [[0.5, 0.0], [1.5, -0.5]], [[-1.0, 0.0], [-1.0, 0.0]]])
     result = run_episodes(Counting(), lambda observation: torch.tensor(next(actions)))
-    assert result.lengths.tolist() == [3.0, 2.0]
+    assert result.lengths.tolist() == result.returns.tolist() == [3.0, 2.0]
     # (0.5 + 0) / 2 and (1.5 + 0) / 2 in 1.5 s; (1.5 + 0.5) / 2 in 1 s. Changes by more than 1: the second, the first.
     assert result.variation_per_s.tolist() == pytest.approx([1.0 / 1.5, 1.0])
     assert result.jumps_per_s.tolist() == pytest.approx([1.0 / 1.5, 1.0])

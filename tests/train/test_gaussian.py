@@ -19,6 +19,8 @@ from trudi.train.runfolder import RunFolder
 from trudi.train.trust_region import TrustRegionCfg, forward_kl, reverse_kl
 from trudi.train.update import actor_terms, draw
 
+pytestmark = pytest.mark.usefixtures("short_episodes")
+
 
 def made(mean, log_std, min_std=0.1):
     """A policy with the same Gaussian everywhere."""
@@ -132,7 +134,7 @@ def test_gradient_of_the_switched_loss_agrees_with_finite_differences(direction,
 
 def test_two_iterations_of_training():
     """The first from the starting spread, the second away from the first's policy."""
-    cfg = TrainCfg(task="envpool:CartpoleSwingup-v1", algo="reppo", num_envs=8, rollout_steps=16, max_iterations=2)
+    cfg = TrainCfg(task="envpool:CartpoleSwingup-v1", algo="reppo", num_envs=4, rollout_steps=32, max_iterations=2)
     learner = Learner(replace(cfg, policy=PolicyCfg(width=16)))
     try:
         first = learner.iterate()
@@ -163,7 +165,7 @@ def test_observation_reaches_mean_and_spread():
 def run(tmp_path_factory):
     """A short real training."""
     out = tmp_path_factory.mktemp("reppo") / "run"
-    argv = ["train", "envpool:CartpoleSwingup-v1", "--algo", "reppo", "--num-envs", "16", "--rollout-steps", "16"]
+    argv = ["train", "envpool:CartpoleSwingup-v1", "--algo", "reppo", "--num-envs", "4", "--rollout-steps", "64"]
     argv += ["--policy.width", "16", "--critic.width", "16", "--max-iterations", "2", "--evaluation.episodes", "2"]
     assert cli.main([*argv, "--out", str(out)]) == 0
     return out

@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from trudi import cli
 from trudi.train import checkpoint
 from trudi.train.config import TrainCfg, load_config
 from trudi.train.critic import CriticCfg
@@ -22,10 +23,12 @@ from trudi.train.policy import PolicyCfg
 from trudi.train.runfolder import METRICS, MetricsLog, RunFolder, read_metrics
 from trudi.train.update import UpdateCfg
 
+pytestmark = pytest.mark.usefixtures("short_episodes")
+
 TINY = TrainCfg(
     task="envpool:CartpoleSwingup-v1",
-    num_envs=8,
-    rollout_steps=16,
+    num_envs=2,
+    rollout_steps=64,
     max_iterations=6,
     save_every=2,
     keep_checkpoints=10,
@@ -169,10 +172,9 @@ def test_signals_save_and_exit_cleanly(tmp_path, number):
     """The real command: stopped in the middle, it says how to go on, and goes on."""
     out = tmp_path / "run"
     env = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
-    small = ["--num-envs", "8", "--rollout-steps", "16", "--policy.width", "16", "--critic.width", "16", "--threads", "1"]
+    small = ["--num-envs", "2", "--rollout-steps", "64", "--policy.width", "16", "--critic.width", "16", "--threads", "1"]
     small += ["--evaluation.every", "0", "--evaluation.episodes", "1"]
-    command = [sys.executable, "-m", "trudi.cli", "train"]
-    start = [*command, TINY.task, "--out", str(out), "--max-iterations", "100000", *small]
+    start = [sys.executable, "-m", "trudi.cli", "train", TINY.task, "--out", str(out), "--max-iterations", "100000", *small]
     process = subprocess.Popen(start, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
     metrics = out / METRICS
     deadline = time.monotonic() + 60
@@ -184,9 +186,7 @@ def test_signals_save_and_exit_cleanly(tmp_path, number):
     assert f"trudi train --resume {out}" in stdout
     reached = checkpoint.load(out / "checkpoints" / "last").counters.iteration
     assert reached == read_metrics(metrics)[-1]["iteration"] >= 3
-    more = [*command, "--resume", str(out), "--max-iterations", str(reached + 1)]
-    resumed = subprocess.run(more, capture_output=True, text=True, env=env, check=False)
-    assert resumed.returncode == 0, resumed.stderr
+    assert cli.main(["train", "--resume", str(out), "--max-iterations", str(reached + 1)]) == 0
     assert checkpoint.load(out / "checkpoints" / "last").counters.iteration == reached + 1
 
 
