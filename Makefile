@@ -30,7 +30,8 @@ demo: $(READY)
 test: test-main test-ros
 
 test-main: $(READY)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not realtime'
+	$(BIN)/python -m pytest -m realtime tests/runtime
 
 test-ros: check-ros $(ROS_DISTROS:%=test-ros-%)
 

@@ -11,8 +11,9 @@ import time
 import numpy as np
 import pytest
 from fault_matrix import MATRIX, QUICK
-from flights import await_line, command_line, end, fly, made_bundle, start, unsafe, until
+from flights import await_line, end, fly, made_bundle, start, unsafe, until
 
+from trudi.cli import main
 from trudi.runtime.flight.recording import read_recording
 from trudi.runtime.recorder import STATES, TICKS
 from trudi.runtime.robots.base import SupervisorState as State
@@ -36,7 +37,7 @@ def with_student(tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", MATRIX, ids=lambda case: case.name)
-def test_a_fault_is_met_as_the_matrix_says(case, bundle, with_student, tmp_path):
+def test_a_fault_is_met_as_the_matrix_says(case, bundle, with_student, tmp_path, capsys):
     flown = with_student if case.student else bundle
     code, report, said = fly(flown, tmp_path, *FAST, *case.options, faults=case.faults, site_file=QUICK | case.site_file)
     assert report, said
@@ -55,18 +56,13 @@ def test_a_fault_is_met_as_the_matrix_says(case, bundle, with_student, tmp_path)
     ticks = read_recording(tmp_path / "flight.mcap").channels[TICKS]
     check_commands(ticks, FaultCode[case.code] if case.code else None)
     again = tmp_path / "replay.json"
-    replay = subprocess.run(
-        command_line("replay", tmp_path / "flight.mcap", "--bundle", flown, "--json", again),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    replayed = main(["replay", str(tmp_path / "flight.mcap"), "--bundle", str(flown), "--json", str(again)])
     result = json.loads(again.read_text())
     if case.code == "ACTION_NOT_FINITE":  # The engine that flew was made to lie; a replay finds that, and only that.
-        assert replay.returncode == 1 and result["differences"] == 1
+        assert replayed == 1 and result["differences"] == 1
         assert result["first"][0]["field"] == "output[0]" and result["first"][0]["recorded"] == "nan"
     else:
-        assert replay.returncode == 0 and result["identical"], replay.stdout + replay.stderr
+        assert replayed == 0 and result["identical"], capsys.readouterr()
 
 
 def check_time_to_safety(report):

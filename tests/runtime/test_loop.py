@@ -22,6 +22,8 @@ from trudi.runtime.robots.base import RobotState
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.supervisor import Event, FaultCode, Motors, Violation
 
+pytestmark = pytest.mark.realtime
+
 PLAIN = RealtimeCfg(priority=0, lock_memory=False)
 
 

@@ -32,6 +32,8 @@ from trudi.runtime.shadow import Expected, Shadow, ShadowOutcome, check_shadow, 
 from trudi.runtime.supervisor import Event, FaultCode
 from trudi.runtime.writing import write_bundle
 
+pytestmark = pytest.mark.realtime
+
 MS = 1_000_000
 PLAIN = RealtimeCfg(priority=0, lock_memory=False)
 RATE = [0.01, 0.02, 0.03]

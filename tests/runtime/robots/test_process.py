@@ -21,6 +21,8 @@ from trudi.runtime.robots.mujoco import MujocoCfg, MujocoRobot
 from trudi.runtime.robots.simulation import GO1_TASK
 from trudi.runtime.robots.udp import UdpRobot
 
+pytestmark = pytest.mark.realtime
+
 State = SupervisorState
 HOME = np.array([0.1, 0.9, -1.8, -0.1, 0.9, -1.8] * 2)
 ROOT = Path(__file__).parents[3]
@@ -153,7 +155,7 @@ RUNTIME = """
 import sys
 sys.path[:0] = {paths!r}
 from test_process import Driver, State, UdpRobot
-driver = Driver(UdpRobot({port})).start().run(0.2, State.ACTIVE)
+driver = Driver(UdpRobot({port})).start().run(0.8, State.ACTIVE)
 print(abs(driver.efforts[-1]).max(), flush=True)
 driver.run(60, State.ACTIVE)
 """
