@@ -14,11 +14,12 @@ else:
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # a runner under nohup hands on that it is ignored, and nodes heed that
     # Nothing leaves this machine, nothing from elsewhere comes in, and two runs do not hear each other.
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    from harness import Bench, claim_domain, made_bundle, remove_unused, robot_parameters, segments
+
     if "PYTEST_XDIST_WORKER" in os.environ or "ROS_DOMAIN_ID" not in os.environ:
-        os.environ["ROS_DOMAIN_ID"] = str(1 + os.getpid() % 100)
+        claim_domain()
     os.environ.setdefault("ROS_LOG_DIR", tempfile.mkdtemp(prefix="trudi_ros_log_"))
     import rclpy
-    from harness import Bench, made_bundle, remove_unused, robot_parameters, segments
 
     @pytest.fixture(scope="session", autouse=True)
     def middleware():
