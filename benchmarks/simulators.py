@@ -19,8 +19,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 NOTE = (
-    "ManiSkill's tasks that have a success declare `early-truncation`: success ends an episode as a time limit would. Random "
-    "actions had none, so it held."
+    "ManiSkill's tasks that have a success declare `early-truncation`: success ends an episode as a time limit would. "
+    "Random actions had none, so it held."
 )
 
 
