@@ -105,8 +105,8 @@ def make_env(
 
 def prepare(task: str, argv: list[str]) -> list[str]:
     """Starts what must run before a simulator can be imported, from a command's own arguments; returns the others."""
-    if not task.startswith("isaaclab:") or not backend_of(task).is_installed:
-        return argv
+    if not task.startswith("isaaclab:") or not BACKENDS["isaaclab"].is_installed:
+        return argv  # What is not installed is said when the task is used.
     from trudi.train.envs import isaaclab
 
     return isaaclab.launch(argv)
