@@ -354,6 +354,18 @@ def test_an_evaluation_builds_the_scene_anew_once_all_have_ended(batch):
     assert {tuple(one.get("env_idx", ())) for one in env._env.resets[1:-1]} == {(1,)}
 
 
+def test_a_success_is_its_own_episodes(batch):
+    """All succeed in their third step; of the episodes that follow, none does in its 50."""
+    env = batch(succeeds=(3, 3, 3))
+    for _ in range(3):
+        env.step(torch.zeros(3, 2))
+    assert env.log() == {"success_once": 1.0}
+    env._env.succeeds[:] = 99
+    for _ in range(50):
+        env.step(torch.zeros(3, 2))
+    assert env.log() == {"success_once": 0.0}
+
+
 def test_failure_counts_more_than_success(batch):
     env = batch(fails=(2, 99, 99), succeeds=(2, 99, 99))
     env.step(torch.zeros(3, 2))
