@@ -21,9 +21,9 @@ class SimCfg:
     [-bound, bound], before the action term's own scale."""
 
     overrides: tuple[str, ...] = ()
-    """KEY=VALUE settings of the task's own configuration (Isaac Lab, mjlab), such as `episode_length_s=10`."""
+    """KEY=VALUE settings of the task's own configuration (not EnvPool's), such as `episode_length_s=10`."""
     imports: tuple[str, ...] = ()
-    """Packages to import first: those that register tasks of your own (Isaac Lab, mjlab)."""
+    """Packages to import first: those that register tasks of your own (not EnvPool)."""
     render: bool = False
     """Whether the simulator prepares to draw frames (Isaac Lab, mjlab); `--video` sets it."""
 
@@ -37,7 +37,7 @@ class SimCfg:
             raise TrainError(f"sim.action_bound is for simulators without bounds; {backend}'s tasks have their own")
         for name in ("overrides", "imports"):
             if getattr(self, name):
-                raise TrainError(f"sim.{name} is for Isaac Lab and mjlab; {backend} has no use for it")
+                raise TrainError(f"sim.{name} is for simulators with tasks of Python; {backend} has no use for it")
         if self.render:
             raise TrainError(f"{backend} draws nothing while it trains: film a run with `trudi eval RUN --video FILE`")
 
