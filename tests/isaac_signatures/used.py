@@ -101,7 +101,8 @@ USED = {
         compute_group(group_name, update_history)
         reset(env_ids)
         properties: active_terms, group_obs_dim, group_obs_term_dim, group_obs_concatenate, get_IO_descriptors
-        attributes: _group_obs_term_cfgs, _group_obs_term_history_buffer, _group_obs_class_instances
+        attributes: _group_obs_term_cfgs, _group_obs_term_history_buffer, _group_obs_class_instances,
+            _group_obs_class_term_cfgs
     """,
     "isaaclab.managers:ObservationTermCfg": """
         attributes: func, params, modifiers, noise, clip, scale, history_length, flatten_history_dim
@@ -204,6 +205,19 @@ USED = {
     properties: of the object
     attributes: of the object, or the fields of a configuration
 """
+
+# What the adapter uses where a task has it, and the simulator here has not.
+USED_OF_THE_RELEASE = {
+    "isaaclab.scene:InteractiveScene": """
+        properties: terrain, env_origins
+    """,
+    "isaaclab.terrains:TerrainImporter": """
+        attributes: terrain_levels, terrain_types, env_origins
+    """,
+    "isaaclab.envs.mdp.commands.commands_cfg:UniformVelocityCommandCfg": """
+        attributes: ranges
+    """,
+}
 
 ORDER = {
     ("isaaclab.envs:ManagerBasedRLEnv", "step"): [

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from isaac_signatures.sources import Sources, accesses, arguments, is_property, returned_sizes
-from isaac_signatures.used import ADDED, OPTIONS, ORDER, USED
+from isaac_signatures.used import ADDED, OPTIONS, ORDER, USED, USED_OF_THE_RELEASE
 
 RELEASE = "2.3.2"
 SIMULATOR = Path(__file__).parents[1] / "isaac_signatures"
@@ -97,6 +97,12 @@ def problem(sources: Sources, path: str, kind: str, entry: str) -> str | None:
 def test_everything_used_exists(sources, path):
     find(sources, path)
     found = {entry: problem(sources, path, kind, entry) for kind, entry in entries(USED[path])}
+    assert {entry: what for entry, what in found.items() if what} == {}
+
+
+@pytest.mark.parametrize("path", USED_OF_THE_RELEASE)
+def test_what_only_some_tasks_have_exists_in_the_release(release, path):
+    found = {entry: problem(release, path, kind, entry) for kind, entry in entries(USED_OF_THE_RELEASE[path])}
     assert {entry: what for entry, what in found.items() if what} == {}
 
 
