@@ -277,7 +277,8 @@ def test_a_signal_leaves_a_checkpoint(tmp_path):
         str(tmp_path / "r"),
     ]
     process = start(*run, "--max_iterations", "100000", "--evaluation.every", "0")
-    while process.poll() is None and not (tmp_path / "r" / "metrics.jsonl").exists():
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and metrics.stat().st_size):  # training has begun
         time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     code, out = finished(process)
