@@ -111,6 +111,40 @@ def test_the_last_observation_is_the_one_before_the_reset(make):
     assert (steps[-1].observation.actor[:, 2].abs() <= 0.5).all(), "starts have at most 0.5 m/s"
 
 
+def test_looking_before_a_reset_leaves_no_frame_in_the_others_histories(make):
+    """joint_pos shows three frames of five joints, oldest first: what was newer a step ago is older now."""
+    env = make(f"{TESTBOT}-v0", overrides=("episode_length_s=0.3",), stagger=True)
+    names = list(env.info.actor)
+    start = sum(env.info.actor[name] for name in names[: names.index("joint_pos")])
+    before, checked = env.reset().actor[:, start : start + 15], 0
+    for _ in range(40):
+        step = env.step(torch.rand(6, 5) * 2 - 1)
+        now = step.observation.actor[:, start : start + 15]
+        assert torch.equal(now[~step.ended, :10], before[~step.ended, 5:])
+        checked += int(step.ended.any() and not step.ended.all())
+        before = now
+    assert checked > 3
+
+
+@pytest.mark.parametrize("kind", ["v0", "Stateful-v0"])
+def test_looking_before_a_reset_changes_nothing(make, kind):
+    env = make(f"{TESTBOT}-{kind}")
+    env.reset()
+    for _ in range(5):
+        env.step(torch.ones(6, 5))
+    manager = env.unwrapped.observation_manager
+    parts = [*manager._group_obs_class_instances]
+    parts += [buffer for table in manager._group_obs_term_history_buffer.values() for buffer in table.values()]
+    parts += [term.func for terms in manager._group_obs_class_term_cfgs.values() for term in terms]
+
+    def remembered():
+        return [value.clone() for part in parts for value in vars(part).values() if isinstance(value, torch.Tensor)]
+
+    first = remembered()
+    env._hook._observe(env._group_names())
+    assert first and all(torch.equal(one, other) for one, other in zip(first, remembered(), strict=True))
+
+
 def test_both_flags_at_once_are_a_termination(make):
     env = make("isaaclab:Isaac-Cartpole-v0", overrides=("episode_length_s=2.0",))
     env.reset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -31,15 +31,15 @@ class SimCfg:
         if self.action_bound is not None and not 0.0 < self.action_bound < float("inf"):
             raise TrainError(f"sim.action_bound is {self.action_bound}; it must be positive and finite")
 
-    def refuse(self, backend: str) -> None:
-        """TrainError where something is set, in the name of a simulator that takes none of it."""
+    def refuse(self, backend: str, *, but: Collection[str] = ()) -> None:
+        """TrainError where something is set, in the name of a simulator that takes none of it, `but` some."""
         if self.action_bound is not None:
             raise TrainError(f"sim.action_bound is for simulators without bounds; {backend}'s tasks have their own")
         for name in ("overrides", "imports"):
-            if getattr(self, name):
+            if getattr(self, name) and name not in but:
                 raise TrainError(f"sim.{name} is for simulators with tasks of Python; {backend} has no use for it")
         if self.render:
-            raise TrainError(f"{backend} draws nothing while it trains: film a run with `trudi eval RUN --video FILE`")
+            raise TrainError(f"{backend} draws nothing while it trains; `trudi eval RUN --video FILE` films EnvPool's runs")
 
 
 @dataclass(frozen=True)

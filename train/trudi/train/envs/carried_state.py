@@ -67,7 +67,7 @@ def _slots(env: Any) -> Iterator[tuple[str, _Slot]]:
     curriculum = getattr(env, "curriculum_manager", None)
     for name in getattr(curriculum, "active_terms", []):
         judge = _curriculum_term(curriculum, name)
-        for key, value in vars(judge).items() if hasattr(judge, "__dict__") and not callable_only(judge) else ():
+        for key, value in getattr(judge, "__dict__", {}).items():  # a plain function holds nothing
             if isinstance(value, Tensor):
                 yield f"curriculum.{name}.{key.lstrip('_')}", _tensor(judge, key)
             elif _is_numeric(value):
@@ -76,11 +76,6 @@ def _slots(env: Any) -> Iterator[tuple[str, _Slot]]:
 
 def _curriculum_term(manager: Any, name: str) -> Any:
     return manager._term_cfgs[list(manager.active_terms).index(name)].func
-
-
-def callable_only(judge: Any) -> bool:
-    """Whether a curriculum term is a plain function, which holds nothing."""
-    return hasattr(judge, "__code__")
 
 
 def _is_numeric(value: Any) -> bool:

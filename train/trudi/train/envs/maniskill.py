@@ -32,7 +32,6 @@ import sys
 import warnings
 from collections.abc import Generator, Mapping
 from copy import deepcopy
-from dataclasses import replace
 from importlib import import_module
 from itertools import pairwise
 from typing import Any, cast
@@ -93,7 +92,7 @@ def make(
     name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
 ) -> ManiSkillEnv:
     """A fresh simulator on `device`; `sim.overrides` change what the task is made with, `sim.imports` register tasks."""
-    replace(sim, overrides=(), imports=()).refuse("ManiSkill")
+    sim.refuse("ManiSkill", but=("overrides", "imports"))
     import_packages(sim.imports)
     return ManiSkillEnv(name, num_envs, seed, device=device, stagger=stagger, overrides=sim.overrides)
 

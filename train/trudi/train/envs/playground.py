@@ -27,7 +27,6 @@ import math
 import os
 import subprocess
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from importlib import import_module
 from typing import Any, NamedTuple, cast
@@ -80,7 +79,7 @@ def make(
     name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
 ) -> PlaygroundEnv:
     """A fresh simulator on `device`; `sim.overrides` change the task's configuration, `sim.imports` register tasks."""
-    replace(sim, overrides=(), imports=()).refuse("MuJoCo Playground")
+    sim.refuse("MuJoCo Playground", but=("overrides", "imports"))
     import_packages(sim.imports)
     return PlaygroundEnv(name, num_envs, seed, device=device, stagger=stagger, overrides=sim.overrides)
 
