@@ -1,5 +1,6 @@
 """From configure to shutdown, over DDS between processes: a policy drives the simulated robot's node."""
 
+import itertools
 import time
 
 import pytest
@@ -10,11 +11,14 @@ from sensor_msgs.msg import JointState
 GO1 = "MuJoCoPlayground/Go1JoystickFlatTerrain-v1"
 
 
-def twist(vx=0.3):
+def twist(vx=0.3, still=False):
+    """A command as a hand gives it, never quite at rest; or one that a relay repeats, which is believed for 5 s only."""
+    trembles = itertools.count()
+
     def make(node):
         message = TwistStamped()
         message.header.stamp = node.get_clock().now().to_msg()
-        message.twist.linear.x = vx
+        message.twist.linear.x = vx + (0.0 if still else 1e-6 * (next(trembles) % 2))
         return message
 
     return make
