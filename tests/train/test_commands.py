@@ -7,6 +7,7 @@ import pytest
 
 from trudi import cli
 from trudi.train import checkpoint
+from trudi.train.commands.train import parse, spelled_out
 from trudi.train.envs import registry
 
 pytestmark = pytest.mark.usefixtures("short_episodes")
@@ -153,3 +154,13 @@ def test_a_checkpoint_of_another_shape(capsys, copy):
 def test_resuming_goes_on(copy):
     assert cli.main(["train", "--resume", str(copy), "--max-iterations", "3"]) == 0
     assert checkpoint.load(copy / "checkpoints" / "last").counters.iteration == 3
+
+
+def test_the_ablations_have_short_forms():
+    short = ["--trust-region", "none", "--steps", "1", "--trust-region=none", "--steps=2", "--trust-region.bound", "none"]
+    assert spelled_out(short) == [
+        "--trust-region.direction", "none", "--policy.steps", "1", "--trust-region.direction=none", "--policy.steps=2",
+        "--trust-region.bound", "none",
+    ]  # fmt: skip
+    args, _ = parse(["envpool:CartpoleSwingup-v1", "--trust-region", "none", "--steps", "1"])
+    assert (args.cfg.trust_region.direction, args.cfg.policy.steps) == ("none", 1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from support import small_agent, small_batch
 
-from trudi.train.agent import OptimCfg, Optimizers
+from trudi.train.agent import DualsCfg, OptimCfg, Optimizers
 from trudi.train.trust_region import TrustRegionCfg
 from trudi.train.update import (
     NonFiniteError,
@@ -26,6 +26,7 @@ FORMS = [
     TrustRegionCfg(bound=0.2, chains="fresh", chains_per_state=2),
     TrustRegionCfg(bound=0.2, direction="reverse"),
 ]
+FREE = TrustRegionCfg(bound=0.006, direction="none")
 
 
 def moved(agent, amount=0.25):
@@ -206,3 +207,20 @@ def test_learning_rate_schedules():
     cosine = OptimCfg(schedule="cosine")
     assert [cosine.scale(p) for p in (0.0, 0.5, 1.0)] == pytest.approx([1.0, 0.5, 0.0])
     assert OptimCfg().scale(0.7) == 1.0
+
+
+def test_without_a_trust_region_the_objective_alone_moves_the_policy():
+    """Every state's loss is what it would be inside a bound that nothing exceeds; lambda stays; the KL is still measured."""
+    agent = moved(small_agent().double())
+    batch = small_batch(agent, 24)
+    wide = terms_of(agent, batch, replace(FREE, direction="forward", bound=1e9))
+    free = terms_of(agent, batch, FREE)
+    assert bool((wide.kl >= FREE.bound).any())  # a bound would hold some of them back
+    torch.testing.assert_close(free.loss, wide.loss)
+    torch.testing.assert_close(free.kl, wide.kl)
+    agent = moved(small_agent())
+    before = agent.duals.log_lambda.detach().clone()
+    optimizers = Optimizers(agent, OptimCfg())
+    update(agent, optimizers, small_batch(agent, 24), UpdateCfg(1, 24), FREE, -1.0, torch.Generator().manual_seed(0))
+    assert torch.equal(agent.duals.log_lambda, before)
+    assert not torch.equal(agent.duals.log_alpha.detach(), torch.tensor(DualsCfg().alpha).log())

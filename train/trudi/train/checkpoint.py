@@ -18,7 +18,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,11 @@ class Counters:
     """Highest mean return of the evaluations so far."""
     best_iteration: int | None
     """The iteration it belongs to."""
+    cpu_s: float = 0.0
+    """Processor time of the training so far, all threads of the (first) process; without it in older checkpoints."""
+
+
+REQUIRED = frozenset(field.name for field in fields(Counters) if field.default is MISSING)
 
 
 @dataclass(frozen=True)
@@ -122,13 +127,15 @@ def load(folder: Path) -> Checkpoint:
         tensors = load_tensors(payload)
     except SafetensorError as error:
         raise TrainError(f"the checkpoint at {folder} is damaged: {error}") from None
-    return Checkpoint(str(state["task"]), Counters(**{key: state[key] for key in Counters.__annotations__}), tensors)
+    return Checkpoint(
+        str(state["task"]), Counters(**{key: state[key] for key in Counters.__annotations__ if key in state}), tensors
+    )
 
 
 def _read_state(path: Path) -> dict[str, Any]:
     try:
         state = json.loads(path.read_text())
-        missing = {"format", "task", "sha256", *Counters.__annotations__} - set(state)
+        missing = {"format", "task", "sha256", *REQUIRED} - set(state)
     except (ValueError, TypeError):
         raise TrainError(f"the checkpoint at {path.parent} is damaged: {path.name} is not valid JSON") from None
     if missing:

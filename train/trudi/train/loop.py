@@ -128,7 +128,7 @@ class Learner:
         The first rank writes; others need no `log`.
         """
         cfg, stop = self.cfg, StopRequest(is_patient=self.ranks.size > 1)
-        started = time.monotonic() - self.counters.elapsed_s
+        started, cpu_started = time.monotonic() - self.counters.elapsed_s, time.process_time() - self.counters.cpu_s
         with stop.listening():
             while self.counters.iteration < cfg.max_iterations and not self.ranks.is_any(stop.received is not None):
                 good = self.capture()
@@ -140,9 +140,9 @@ class Learner:
                 self.attempt = 0
                 iteration = self.counters.iteration + 1
                 env_steps = self.counters.env_steps + cfg.steps_per_iteration * self.ranks.size
-                elapsed_s = time.monotonic() - started
-                self.counters = replace(self.counters, iteration=iteration, env_steps=env_steps, elapsed_s=elapsed_s)
-                metrics |= {"time/env_steps": env_steps, "time/elapsed_s": elapsed_s}
+                spent = {"elapsed_s": time.monotonic() - started, "cpu_s": time.process_time() - cpu_started}
+                self.counters = replace(self.counters, iteration=iteration, env_steps=env_steps, **spent)
+                metrics |= {"time/env_steps": env_steps} | {f"time/{key}": value for key, value in spent.items()}
                 evaluation = self.ranks.of_first(self.evaluate) if self.is_due(cfg.evaluation.every) else None
                 if evaluation is not None:
                     metrics |= evaluation.metrics()

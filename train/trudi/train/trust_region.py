@@ -27,8 +27,9 @@ class TrustRegionCfg:
     """eps: largest trajectory KL per state, in nats (good from 0.1 to 0.4; 0.01 too tight, 50 too loose)."""
     kl: KlForm = "full"
     """`full` Gaussian KL, or the authors' `simplified` squared distance of means, which ignores the change of scale."""
-    direction: Literal["forward", "reverse"] = "forward"
-    """`forward` KL(old || new) on chains of the old policy; `reverse` KL(new || old) on the actor's own chain."""
+    direction: Literal["forward", "reverse", "none"] = "forward"
+    """`forward` KL(old || new) on chains of the old policy; `reverse` KL(new || old) on the actor's own chain; `none`: there
+    is no trust region, as an ablation (the KL is measured all the same). `--trust-region none` for short."""
     chains: Literal["collected", "fresh"] = "collected"
     """`collected`: the chain that acted in the simulator, itself a sample of the old policy. `fresh`: new ones."""
     chains_per_state: int = 1
@@ -39,7 +40,7 @@ class TrustRegionCfg:
             raise TrainError(f"trust_region.bound is {self.bound}; it must be positive")
         if self.chains_per_state < 1:
             raise TrainError(f"trust_region.chains_per_state is {self.chains_per_state}; it must be at least 1")
-        if self.chains_per_state > 1 and (self.chains == "collected" or self.direction == "reverse"):
+        if self.chains_per_state > 1 and (self.chains == "collected" or self.direction != "forward"):
             raise TrainError("trust_region.chains_per_state > 1 needs trust_region.chains=fresh and direction=forward")
 
 

@@ -212,7 +212,8 @@ def update_actor(
     entropy, mean_kl = -torch.cat([terms.run_cost for terms, _ in results]).mean(), kl.mean()
     alpha, lam = agent.duals.alpha.detach(), agent.duals.lam.detach()
     agent.duals.log_alpha.grad = alpha * (entropy - entropy_target)
-    agent.duals.log_lambda.grad = -lam * (mean_kl - region.bound)
+    is_bounded = region.direction != "none"
+    agent.duals.log_lambda.grad = -lam * (mean_kl - region.bound) if is_bounded else None
     return {
         "actor/loss": torch.stack([terms.loss.detach() for terms, _ in results]).sum() / len(batch),
         "actor/kl": mean_kl,
@@ -227,7 +228,7 @@ def update_actor(
 
 def actor_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region: TrustRegionCfg) -> ActorTerms:
     """The loss of each state, summed: per state a switch between the objective and the trust region, not a sum of both."""
-    terms_of = reverse_terms if region.direction == "reverse" else forward_terms
+    terms_of = {"forward": forward_terms, "reverse": reverse_terms, "none": free_terms}[region.direction]
     return terms_of(agent, critic, batch, draws, region)
 
 
@@ -252,6 +253,16 @@ def forward_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, regi
     if len(outside):
         loss = loss + agent.duals.lam.detach() * kl_of(outside).sum()
     return ActorTerms(loss, kl, chain.run_cost.detach())
+
+
+def free_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region: TrustRegionCfg) -> ActorTerms:
+    """The objective alone, everywhere; KL(old || new) is only measured."""
+    chain = agent.policy.sample(batch.observation.actor, draws.own)
+    objective = agent.duals.alpha.detach() * chain.log_prob - critic(batch.observation.critic, chain.action)
+    with torch.no_grad():
+        states, means, stds = batch.states[:, None], batch.means[:, None], batch.stds[:, None]
+        kl = forward_kl(agent.policy, batch.observation.actor, states, means, stds, region.kl)
+    return ActorTerms(objective.sum(), kl, chain.run_cost.detach())
 
 
 def reverse_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region: TrustRegionCfg) -> ActorTerms:

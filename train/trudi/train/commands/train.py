@@ -52,6 +52,21 @@ class TrainArgs:
     """Isaac Lab's own flag, as all of its AppLauncher's; no other simulator here opens a window."""
 
 
+def spelled_out(argv: list[str]) -> list[str]:
+    """The command line with the short forms of the two ablations, `--trust-region none` and `--steps N`, in full."""
+    full: list[str] = []
+    for word in argv:
+        if word == "none" and full[-1:] == ["--trust-region"]:
+            full[-1:] = ["--trust-region.direction", word]
+        elif word.startswith("--steps") and word[7:8] in ("", "="):
+            full.append(f"--policy{word.replace('--', '.', 1)}")
+        elif word == "--trust-region=none":
+            full.append("--trust-region.direction=none")
+        else:
+            full.append(word)
+    return full
+
+
 def parse(argv: list[str]) -> tuple[TrainArgs, RunFolder | None]:
     """The arguments, with the preset or the resumed run's configuration as defaults."""
     task = argv[0] if argv and not argv[0].startswith("-") else None
@@ -76,6 +91,7 @@ def parse(argv: list[str]) -> tuple[TrainArgs, RunFolder | None]:
         cfg = TrainCfg(task="backend:name")
     else:
         cfg = load_config(known.config, task)
+    rest = spelled_out(rest)
     if not wants_help:
         rest = prepare(cfg.task, rest)
     args = parse_arguments(TrainArgs, "trudi train TASK", rest, TrainArgs(cfg=cfg))
