@@ -233,26 +233,33 @@ def actor_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region
 
 
 def forward_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region: TrustRegionCfg) -> ActorTerms:
-    """The switch with KL(old || new), on chains of the old policy; the KL is differentiated only where it binds."""
-    policy = agent.policy
+    """The switch with KL(old || new), on chains of the old policy.
+
+    Each side is differentiated only where it counts: the KL outside of the bound, the objective inside of it.
+    """
+    policy, observation = agent.policy, batch.observation
     states, means, stds = batch.states[:, None], batch.means[:, None], batch.stds[:, None]
     if draws.old is not None:
-        states, means, stds = fresh_chains(agent.old_policy, batch.observation.actor, draws.old, draws.chains)
+        states, means, stds = fresh_chains(agent.old_policy, observation.actor, draws.old, draws.chains)
 
     def kl_of(rows: Tensor | slice) -> Tensor:
-        seen = batch.observation.actor[rows]
-        return forward_kl(policy, seen, states[rows], means[rows], stds[rows], region.kl)
+        return forward_kl(policy, observation.actor[rows], states[rows], means[rows], stds[rows], region.kl)
 
     with torch.no_grad():
         kl = kl_of(slice(None))
     inside = kl < region.bound
-    chain = policy.sample(batch.observation.actor, draws.own)
-    objective = agent.duals.alpha.detach() * chain.log_prob - critic(batch.observation.critic, chain.action)
-    loss = torch.where(inside, objective, 0.0).sum()
-    outside = (~inside).nonzero().squeeze(-1)
-    if len(outside):
-        loss = loss + agent.duals.lam.detach() * kl_of(outside).sum()
-    return ActorTerms(loss, kl, chain.run_cost.detach())
+    run_cost = torch.empty_like(kl)
+    loss = kl.new_zeros(())
+    if len(rows := inside.nonzero().squeeze(-1)):
+        chain = policy.sample(observation.actor[rows], draws.own[rows])
+        objective = agent.duals.alpha.detach() * chain.log_prob - critic(observation.critic[rows], chain.action)
+        loss = loss + objective.sum()
+        run_cost[rows] = chain.run_cost.detach()
+    if len(rows := (~inside).nonzero().squeeze(-1)):
+        loss = loss + agent.duals.lam.detach() * kl_of(rows).sum()
+        with torch.no_grad():  # for the entropy, which is the mean over all states
+            run_cost[rows] = policy.sample(observation.actor[rows], draws.own[rows]).run_cost
+    return ActorTerms(loss, kl, run_cost)
 
 
 def free_terms(agent: Agent, critic: Critic, batch: Batch, draws: Draws, region: TrustRegionCfg) -> ActorTerms:
