@@ -55,7 +55,7 @@ class SuiteTask:
     @property
     def options(self) -> list[str]:
         """The overrides as options of `trudi train`."""
-        return _options(self.overrides)
+        return as_options(self.overrides)
 
     def here(self) -> list[Candidate]:
         """The candidates, in order of preference, each with whether it can be run here."""
@@ -129,11 +129,12 @@ def _candidate(task: str) -> Candidate:
     return Candidate(task, "not installed", backend.install)
 
 
-def _options(values: dict[str, Any], prefix: str = "") -> list[str]:
+def as_options(values: dict[str, Any], prefix: str = "") -> list[str]:
+    """Settings nested as in a preset, as options of `trudi train`."""
     options: list[str] = []
     for key, value in values.items():
         if isinstance(value, dict):
-            options += _options(cast("dict[str, Any]", value), f"{prefix}{key}.")
+            options += as_options(cast("dict[str, Any]", value), f"{prefix}{key}.")
         else:
             words = cast("list[object]", value) if isinstance(value, list) else [value]
             options += [f"--{prefix}{key}".replace("_", "-"), *map(str, words)]
