@@ -19,9 +19,10 @@ from trudi.train.gaussian import GaussianPolicy
 from trudi.train.normalizer import RunningNorm
 from trudi.train.policy import DenoisingPolicy, Policy, PolicyCfg
 
-Algorithm = Literal["trudi", "reppo"]
+Algorithm = Literal["trudi", "reppo", "ppo"]
 
 POLICIES: dict[Algorithm, type[Policy]] = {"trudi": DenoisingPolicy, "reppo": GaussianPolicy}
+"""Those of the algorithms that are this package's own; PPO's is rsl_rl's (`ppo.agent`)."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,9 @@ class DualsCfg:
             raise TrainError(f"duals.alpha is {self.alpha} and duals.lam {self.lam}; both must be positive")
 
     def entropy_target(self, algo: Algorithm) -> float:
-        """Target of H per action dimension, in nats."""
-        return self.entropy_per_action if algo == "trudi" else self.gaussian_entropy_per_action
+        """Target of H per action dimension, in nats; PPO has none."""
+        targets: dict[Algorithm, float] = {"trudi": self.entropy_per_action, "reppo": self.gaussian_entropy_per_action}
+        return targets[algo]
 
 
 class Duals(nn.Module):

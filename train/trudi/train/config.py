@@ -18,6 +18,7 @@ from trudi.train.envs.base import SimCfg
 from trudi.train.errors import TrainError, near_matches
 from trudi.train.evaluation import EvalCfg
 from trudi.train.policy import PolicyCfg
+from trudi.train.ppo.settings import PpoCfg
 from trudi.train.trust_region import TrustRegionCfg
 from trudi.train.update import UpdateCfg
 
@@ -35,7 +36,8 @@ class TrainCfg:
     task: str
     """What to train on, `backend:name` (`trudi tasks` lists them)."""
     algo: Algorithm = "trudi"
-    """`trudi`, or `reppo`: a tanh-Gaussian policy with its closed-form KL, and nothing else changed (arXiv 2507.11019)."""
+    """`trudi`; `reppo`: a tanh-Gaussian policy with its closed-form KL, and nothing else changed (arXiv 2507.11019);
+    or `ppo`: rsl_rl's, on the same simulators (docs/baselines.md)."""
     seed: int = 0
     """Seed of the networks, the noise and the simulator."""
     num_envs: int = 64
@@ -47,7 +49,7 @@ class TrainCfg:
     gamma: float = 0.99
     """Discount per step. For episodes of n steps that end in success, 1 - 10/n."""
     lam: float = 0.95
-    """lambda of the soft lambda-returns."""
+    """lambda of the soft lambda-returns, and of PPO's advantages."""
     device: str = "cpu"
     """Where networks and data live: `cpu`, `cuda` or `cuda:N`."""
     threads: int = 1
@@ -67,6 +69,7 @@ class TrainCfg:
     duals: DualsCfg = field(default_factory=DualsCfg)
     optim: OptimCfg = field(default_factory=OptimCfg)
     update: UpdateCfg = field(default_factory=UpdateCfg)
+    ppo: PpoCfg = field(default_factory=PpoCfg)
     evaluation: EvalCfg = field(default_factory=EvalCfg)
 
     def __post_init__(self) -> None:
@@ -77,6 +80,8 @@ class TrainCfg:
             raise TrainError(f"gamma is {self.gamma} and lam {self.lam}; gamma must be in (0, 1) and lam in [0, 1]")
         if self.seed < 0:
             raise TrainError(f"seed is {self.seed}; it may not be negative")
+        if self.algo == "ppo":
+            self.ppo.check(self.steps_per_iteration, self.evaluation.sampler)
 
     @property
     def steps_per_iteration(self) -> int:

@@ -31,6 +31,14 @@ def training_status(m: dict[str, float]) -> str:
     )
 
 
+def ppo_status(m: dict[str, float]) -> str:
+    """The numbers to watch in a training by PPO."""
+    return (
+        f"{m['time/steps_per_s']:,.0f} steps/s  return {_shown_return(m)}  KL {m['actor/kl']:.3f}  "
+        f"H {m['actor/entropy']:.2f}  value loss {m['critic/loss']:.2g}  rate {m['ppo/learning_rate']:.1e}"
+    )
+
+
 def distillation_status(m: dict[str, float]) -> str:
     """The numbers to watch in a distillation."""
     return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import torch
 from scipy import stats
@@ -17,6 +17,15 @@ from trudi.train.errors import TrainError
 
 Sampler = Literal["ode", "sde", "best", "zero"]
 Act = Callable[[Observation], Tensor]
+
+
+class Acting(Protocol):
+    """What can be measured without being an `Agent`: the networks of an algorithm that is not this package's own."""
+
+    def make_act(self, sampler: Sampler, generator: torch.Generator) -> Act:
+        """`make_act` for it; TrainError where it has no such sampler."""
+        ...
+
 
 ACTION_JUMP = 1.0
 """Change of an action's element from one tick to the next, in [-1, 1], that counts as a jump: half of the range."""
@@ -106,8 +115,10 @@ class EvalResult:
         return float(result.confidence_interval.low), float(result.confidence_interval.high)
 
 
-def make_act(agent: Agent, sampler: Sampler, best_of: int, generator: torch.Generator) -> Act:
-    """How the sampler turns observations into actions in (-1, 1)."""
+def make_act(agent: Agent | Acting, sampler: Sampler, best_of: int, generator: torch.Generator) -> Act:
+    """How the sampler turns observations into actions in [-1, 1]."""
+    if not isinstance(agent, Agent):
+        return agent.make_act(sampler, generator)
     policy = agent.policy
 
     def ode(observation: Observation, latent: Tensor) -> Tensor:
@@ -193,7 +204,7 @@ def borrowed(env: VectorEnv, seed: int) -> Generator[VectorEnv]:
         env.restore(before)
 
 
-def evaluate(agent: Agent, env: VectorEnv, cfg: EvalCfg) -> EvalResult:
+def evaluate(agent: Agent | Acting, env: VectorEnv, cfg: EvalCfg) -> EvalResult:
     """Measures `agent` on a fresh, unstaggered `env` of `cfg.episodes` environments; draws from its own generator."""
     generator = torch.Generator(device=env.device).manual_seed(cfg.seed)
     return run_episodes(env, make_act(agent, cfg.sampler, cfg.best_of, generator))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from trudi.train.checkpoint import Checkpoint, Counters
 from trudi.train.config import TrainCfg, differences
 from trudi.train.devices import configure_cpu
 from trudi.train.distributed import ALONE, Ranks, combined, generator_seed
-from trudi.train.envs.base import Restartable, VectorEnv
+from trudi.train.envs.base import EpisodeStats, Restartable, VectorEnv
 from trudi.train.envs.registry import backend_of, make_env
 from trudi.train.errors import TrainError
 from trudi.train.evaluation import EvalResult, borrowed, evaluate
@@ -101,8 +102,14 @@ def simulator_seed(seed: int, iteration: int, attempt: int, rank: int = 0) -> in
     return int(np.random.SeedSequence(entropy).generate_state(1, np.uint32)[0] >> 2)
 
 
-class Learner:
-    """The pieces of one run and its loop. Each of several `ranks` has them all; they meet where `distributed` says."""
+class Loop(ABC):
+    """One run of an algorithm: its iterations, with evaluations, checkpoints, retries and signals.
+
+    Each of several `ranks` has all of it; they meet where `distributed` says.
+    """
+
+    advice: str
+    """What a user may do about values that stay non-finite."""
 
     def __init__(self, cfg: TrainCfg, resume: Checkpoint | None = None, ranks: Ranks = ALONE) -> None:
         self.cfg, self.ranks = cfg, ranks
@@ -114,8 +121,7 @@ class Learner:
         self.cut_at = self.counters.iteration
         self.generator = torch.Generator(device=self.device).manual_seed(generator_seed(cfg.seed, ranks.rank))
         self.env = self._simulator()
-        self.agent = self.new_agent()
-        self.optimizers = Optimizers(self.agent, cfg.optim, ranks)
+        self.build()
         if resume is not None:
             self.restore(state.of_rank(dict(resume.tensors), ranks.rank, ranks.size))
         self.require_same_start()
@@ -158,9 +164,21 @@ class Learner:
                 self.cut(checkpoints)
         return Outcome(self.counters, interrupted=self.counters.iteration < cfg.max_iterations)
 
-    def new_agent(self) -> Agent:
-        """What learns, as it is before the first iteration."""
-        return make_agent(self.cfg, self.env)
+    @abstractmethod
+    def build(self) -> None:
+        """Makes what learns, as it is before the first iteration."""
+
+    @abstractmethod
+    def start_collecting(self) -> None:
+        """Starts the simulator's first episodes."""
+
+    @abstractmethod
+    def iterate(self) -> dict[str, float]:
+        """One iteration's metrics; NonFiniteError where it met a value that is not finite."""
+
+    @abstractmethod
+    def measure(self, env: VectorEnv) -> EvalResult:
+        """The policy's score on a fresh simulator."""
 
     def require_same_start(self) -> None:
         """TrainError where the ranks do not start from the same settings, networks and iteration."""
@@ -176,24 +194,135 @@ class Learner:
         place = torch.tensor(self.counters.iteration)
         self.ranks.require_same(shared | {"iteration": place}, "networks at the start")
 
-    def start_collecting(self) -> None:
-        """Starts the simulator's first episodes."""
-        self.collector = Collector(self.env, self.agent, self.generator)
-
     def capture(self) -> state.TensorDict:
         """Everything that decides how the run goes on, but for the episodes that the simulator is in."""
-        simulator = {f"{SIMULATOR}{key}": value for key, value in self.env.state().items()}
-        return state.capture(self.agent, self.optimizers, self.generator) | simulator
+        return {f"{SIMULATOR}{key}": value for key, value in self.env.state().items()}
 
     def restore(self, tensors: state.TensorDict) -> None:
         """Puts a captured state back."""
-        state.restore(tensors, self.agent, self.optimizers, self.generator)
         self.env.restore({key.removeprefix(SIMULATOR): value for key, value in tensors.items() if key.startswith(SIMULATOR)})
 
     def is_due(self, every: int) -> bool:
         """Whether something done `every` so many iterations (0: never) and at the end is due now."""
         iteration = self.counters.iteration
         return iteration == self.cfg.max_iterations or (every > 0 and iteration % every == 0)
+
+    def simulator_metrics(self, episodes: EpisodeStats) -> dict[str, float]:
+        """The mean return of the last episodes, with those that ended in this iteration, and what the simulator reports."""
+        self.recent_returns.extend(episodes.returns.tolist())
+        recent = self.recent_returns
+        mean = {"rollout/return_mean": sum(recent) / len(recent)} if recent else {}
+        return mean | {f"simulator/{name}": value for name, value in self.env.log().items()}
+
+    def evaluate(self) -> EvalResult:
+        """The policy's score; training's random numbers are untouched.
+
+        On fresh environments, or on training's own where the process can have no others: all of them take part then, and
+        training starts them over.
+        """
+        cfg = self.cfg.evaluation
+        if not backend_of(self.cfg.task).is_alone:
+            env = make_env(
+                self.cfg.task,
+                cfg.episodes,
+                cfg.seed,
+                device=self.device,
+                stagger=False,
+                sim=replace(self.cfg.sim, render=False),
+            )
+            return self.measure(env)
+        with borrowed(self.env, cfg.seed) as env:
+            result = self.measure(env)
+        self.restart_simulator()
+        return result
+
+    def is_best(self, evaluation: EvalResult) -> bool:
+        """Whether no earlier evaluation was as good."""
+        return self.counters.best_return is None or evaluation.mean > self.counters.best_return
+
+    def cut(self, checkpoints: Path) -> None:
+        """Writes the `last` checkpoint and restarts the simulator, as a resumed run does: both go on alike."""
+        self.save(checkpoints, checkpoint.LAST)
+        self.cut_at = self.counters.iteration
+        self.restart_simulator()
+
+    def save(self, checkpoints: Path, link: str) -> None:
+        """Writes a checkpoint and points `link` to it."""
+        mine = self.capture()
+        self.ranks.require_same({key: value for key, value in mine.items() if state.is_shared(key)}, "networks")
+        own = {key: value.cpu() for key, value in mine.items() if not state.is_shared(key)} if self.ranks.rank else {}
+        whole = state.joined(mine, self.ranks.exchange(own)[1:])
+        if self.ranks.is_first:
+            saved = Checkpoint(self.cfg.task, self.counters, whole)
+            checkpoint.save(checkpoints, saved, link=link, keep=self.cfg.keep_checkpoints)
+
+    def go_back(self, checkpoints: Path, good: state.TensorDict, error: NonFiniteError) -> None:
+        """Back to the state before this iteration, with other data; gives up after a few tries in a row.
+
+        Giving up leaves that state behind as the `last` checkpoint.
+        """
+        self.restore(good)
+        if self.attempt == MAX_RETRIES:
+            self.cut(checkpoints)
+            raise TrainError(
+                f"{error} in iteration {self.counters.iteration + 1}, after {MAX_RETRIES} retries from the last good state, "
+                f"which is saved as the last checkpoint. {self.advice}"
+            ) from None
+        self.attempt += 1
+        self.restart_simulator()
+
+    def restart_simulator(self) -> None:
+        """Fresh episodes, seeded from the iteration and the attempt."""
+        if isinstance(self.env, Restartable):
+            self.env.restart(self._simulator_seed())
+        else:
+            self.env.close()
+            self.env = self._simulator()
+        self.start_collecting()
+        self.recent_returns.clear()
+
+    def close(self) -> None:
+        """Frees the simulator."""
+        self.env.close()
+
+    def _simulator(self) -> VectorEnv:
+        """A new simulator, where the run stands: what one that is started over draws once is drawn as in iteration 0."""
+        cfg, seed = self.cfg, self._simulator_seed()
+        first = simulator_seed(cfg.seed, 0, 0, self.ranks.rank) if backend_of(cfg.task).is_restartable else seed
+        env = make_env(cfg.task, cfg.num_envs, first, device=self.device, sim=cfg.sim)
+        if isinstance(env, Restartable):
+            env.restart(seed)
+        return env
+
+    def _simulator_seed(self) -> int:
+        return simulator_seed(self.cfg.seed, self.counters.iteration, self.attempt, self.ranks.rank)
+
+
+class Learner(Loop):
+    """TruDi, and REPPO, which differs in the policy alone."""
+
+    advice = "Lower optim.learning_rate, or check that critic.v_min and v_max hold the returns"
+
+    def build(self) -> None:
+        self.agent = self.new_agent()
+        self.optimizers = Optimizers(self.agent, self.cfg.optim, self.ranks)
+
+    def new_agent(self) -> Agent:
+        """What learns, as it is before the first iteration."""
+        return make_agent(self.cfg, self.env)
+
+    def start_collecting(self) -> None:
+        self.collector = Collector(self.env, self.agent, self.generator)
+
+    def capture(self) -> state.TensorDict:
+        return state.capture(self.agent, self.optimizers, self.generator) | super().capture()
+
+    def restore(self, tensors: state.TensorDict) -> None:
+        state.restore(tensors, self.agent, self.optimizers, self.generator)
+        super().restore(tensors)
+
+    def measure(self, env: VectorEnv) -> EvalResult:
+        return evaluate(self.agent, env, self.cfg.evaluation)
 
     def iterate(self) -> dict[str, float]:
         """One iteration: collect, compute targets, update, synchronise."""
@@ -228,7 +357,6 @@ class Learner:
 
     def rollout_metrics(self, rollout: Rollout) -> dict[str, float]:
         """What the collected data says of the policy as it trains, under SDE noise."""
-        self.recent_returns.extend(rollout.episodes.returns.tolist())
         metrics = {
             "rollout/reward_mean": float(rollout.reward.mean()),
             "rollout/log_prob": float(rollout.next_log_prob.mean()),
@@ -236,90 +364,4 @@ class Learner:
         }
         if isinstance(self.agent.policy, DenoisingPolicy):
             metrics["policy/friction_mean"] = float(self.agent.policy.friction.detach().mean())
-        if self.recent_returns:
-            metrics["rollout/return_mean"] = sum(self.recent_returns) / len(self.recent_returns)
-        return metrics | {f"simulator/{name}": value for name, value in self.env.log().items()}
-
-    def evaluate(self) -> EvalResult:
-        """The policy's score; training's random numbers are untouched.
-
-        On fresh environments, or on training's own where the process can have no others: all of them take part then, and
-        training starts them over.
-        """
-        cfg = self.cfg.evaluation
-        if not backend_of(self.cfg.task).is_alone:
-            env = make_env(
-                self.cfg.task,
-                cfg.episodes,
-                cfg.seed,
-                device=self.device,
-                stagger=False,
-                sim=replace(self.cfg.sim, render=False),
-            )
-            return evaluate(self.agent, env, cfg)
-        with borrowed(self.env, cfg.seed) as env:
-            result = evaluate(self.agent, env, cfg)
-        self.restart_simulator()
-        return result
-
-    def is_best(self, evaluation: EvalResult) -> bool:
-        """Whether no earlier evaluation was as good."""
-        return self.counters.best_return is None or evaluation.mean > self.counters.best_return
-
-    def cut(self, checkpoints: Path) -> None:
-        """Writes the `last` checkpoint and restarts the simulator, as a resumed run does: both go on alike."""
-        self.save(checkpoints, checkpoint.LAST)
-        self.cut_at = self.counters.iteration
-        self.restart_simulator()
-
-    def save(self, checkpoints: Path, link: str) -> None:
-        """Writes a checkpoint and points `link` to it."""
-        mine = self.capture()
-        self.ranks.require_same({key: value for key, value in mine.items() if state.is_shared(key)}, "networks")
-        own = {key: value.cpu() for key, value in mine.items() if not state.is_shared(key)} if self.ranks.rank else {}
-        whole = state.joined(mine, self.ranks.exchange(own)[1:])
-        if self.ranks.is_first:
-            saved = Checkpoint(self.cfg.task, self.counters, whole)
-            checkpoint.save(checkpoints, saved, link=link, keep=self.cfg.keep_checkpoints)
-
-    def go_back(self, checkpoints: Path, good: state.TensorDict, error: NonFiniteError) -> None:
-        """Back to the state before this iteration, with other data; gives up after a few tries in a row.
-
-        Giving up leaves that state behind as the `last` checkpoint.
-        """
-        self.restore(good)
-        if self.attempt == MAX_RETRIES:
-            self.cut(checkpoints)
-            raise TrainError(
-                f"{error} in iteration {self.counters.iteration + 1}, after {MAX_RETRIES} retries from the last good state, "
-                "which is saved as the last checkpoint. Lower optim.learning_rate, or check that critic.v_min and v_max "
-                "hold the returns"
-            ) from None
-        self.attempt += 1
-        self.restart_simulator()
-
-    def restart_simulator(self) -> None:
-        """Fresh episodes, seeded from the iteration and the attempt."""
-        if isinstance(self.env, Restartable):
-            self.env.restart(self._simulator_seed())
-        else:
-            self.env.close()
-            self.env = self._simulator()
-        self.start_collecting()
-        self.recent_returns.clear()
-
-    def close(self) -> None:
-        """Frees the simulator."""
-        self.env.close()
-
-    def _simulator(self) -> VectorEnv:
-        """A new simulator, where the run stands: what one that is started over draws once is drawn as in iteration 0."""
-        cfg, seed = self.cfg, self._simulator_seed()
-        first = simulator_seed(cfg.seed, 0, 0, self.ranks.rank) if backend_of(cfg.task).is_restartable else seed
-        env = make_env(cfg.task, cfg.num_envs, first, device=self.device, sim=cfg.sim)
-        if isinstance(env, Restartable):
-            env.restart(seed)
-        return env
-
-    def _simulator_seed(self) -> int:
-        return simulator_seed(self.cfg.seed, self.counters.iteration, self.attempt, self.ranks.rank)
+        return metrics | self.simulator_metrics(rollout.episodes)

@@ -152,7 +152,7 @@ def result_of(
     stride = -(-len(rows) // LONGEST_DIAGNOSTICS) or 1
     kept = rows[stride - 1 :: stride]
     present = [key for key in DIAGNOSTICS if any(key in row for row in kept)]
-    is_bounded = cfg.trust_region.direction != "none"
+    is_bounded = cfg.algo != "ppo" and cfg.trust_region.direction != "none"
     commit = about.get("git_commit")
     return RunResult(
         name=name,
@@ -166,7 +166,7 @@ def result_of(
         machine=about.get("machine") or machine(),
         algo=cfg.algo,
         bound=cfg.trust_region.bound if is_bounded else None,
-        entropy_target=cfg.duals.entropy_target(cfg.algo),
+        entropy_target=None if cfg.algo == "ppo" else cfg.duals.entropy_target(cfg.algo),
         curve={key: tuple(row.get(source, _NAN) for row in measured) for key, source in CURVE.items()},
         diagnostics={
             "env_steps": tuple(row["time/env_steps"] for row in kept),

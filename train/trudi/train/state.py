@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from trudi.train.agent import Agent, Optimizers
+from trudi.train.agent import Optimizers
 from trudi.train.errors import TrainError
 
 TensorDict = dict[str, Tensor]
+Named = Optimizers | Mapping[str, torch.optim.Optimizer]
 
 
-def capture(agent: Agent, optimizers: Optimizers, generator: torch.Generator) -> TensorDict:
+def capture(agent: nn.Module, optimizers: Named, generator: torch.Generator) -> TensorDict:
     """Copies of networks, normalisers, duals, optimiser moments and the random generator's state."""
     tensors = {f"agent.{key}": value.detach().clone() for key, value in agent.state_dict().items()}
     for name, optimizer in _named(optimizers):
@@ -24,7 +25,7 @@ def capture(agent: Agent, optimizers: Optimizers, generator: torch.Generator) ->
     return tensors
 
 
-def restore(tensors: TensorDict, agent: Agent, optimizers: Optimizers, generator: torch.Generator) -> None:
+def restore(tensors: TensorDict, agent: nn.Module, optimizers: Named, generator: torch.Generator) -> None:
     """Puts a captured state back; TrainError where it is another network's."""
     load_agent(tensors, agent)
     for name, optimizer in _named(optimizers):
@@ -69,7 +70,7 @@ def is_shared(key: str) -> bool:
     return key.startswith(("agent.", "optim."))
 
 
-def load_agent(tensors: TensorDict, agent: Agent) -> None:
+def load_agent(tensors: TensorDict, agent: nn.Module) -> None:
     """The networks and statistics alone, as evaluation and export need them."""
     wanted = agent.state_dict()
     given = {key.removeprefix("agent."): value for key, value in tensors.items() if key.startswith("agent.")}
@@ -84,5 +85,7 @@ def load_agent(tensors: TensorDict, agent: Agent) -> None:
     agent.load_state_dict(given)
 
 
-def _named(optimizers: Optimizers) -> tuple[tuple[str, torch.optim.Optimizer], ...]:
-    return (("actor", optimizers.actor), ("critic", optimizers.critic))
+def _named(optimizers: Named) -> Iterable[tuple[str, torch.optim.Optimizer]]:
+    if isinstance(optimizers, Optimizers):
+        return (("actor", optimizers.actor), ("critic", optimizers.critic))
+    return optimizers.items()

@@ -17,6 +17,7 @@ from trudi.train.config import TrainCfg
 from trudi.train.devices import configure_cpu
 from trudi.train.envs.base import VectorEnv
 from trudi.train.envs.registry import make_env
+from trudi.train.errors import TrainError
 from trudi.train.loop import make_agent
 from trudi.train.runfolder import ABOUT, RunFolder
 
@@ -37,6 +38,10 @@ class TrainedRun:
         """Checkpoint `which` (`last`, `best` or an iteration) of the run in `path`; TrainError where there is none."""
         folder = RunFolder.open(path)
         cfg = dataclasses.replace(folder.config(), device="cpu")
+        if cfg.algo == "ppo":
+            raise TrainError(
+                f"{path} is a run of --algo ppo: its Gaussian policy has no denoising steps to export or distill"
+            )
         configure_cpu()
         saved = folder.load_checkpoint(which)
         env = make_env(cfg.task, 1, 0, device=torch.device("cpu"), stagger=False, sim=cfg.sim)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -60,7 +59,12 @@ def main(argv: list[str]) -> int:
     if args.video is not None:
         check_video(cfg.task)
     env = make_env(cfg.task, settings.episodes, settings.seed, device=device, stagger=False, sim=cfg.sim)
-    agent = make_agent(dataclasses.replace(cfg, device=args.device), env)
+    if cfg.algo == "ppo":
+        from trudi.train.ppo.agent import make_agent as make_ppo
+
+        agent = make_ppo(cfg, env)
+    else:
+        agent = make_agent(cfg, env)
     state.load_agent(dict(saved.tensors), agent)
 
     def fresh_act() -> Act:

@@ -12,15 +12,16 @@ from typing import Annotated, cast
 import tyro
 
 from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
+from trudi.train.checkpoint import Checkpoint
 from trudi.train.commands.common import parse_arguments
 from trudi.train.config import RESUMABLE_CHANGES, TrainCfg, differences, load_config
-from trudi.train.display import Display
+from trudi.train.display import Display, ppo_status, training_status
 from trudi.train.distributed import ALONE, Ranks, joined, require_alone
 from trudi.train.envs.filming import Camera
 from trudi.train.envs.manager_based import ManagerBasedEnv
 from trudi.train.envs.registry import finish, prepare, split_task
 from trudi.train.errors import TrainError
-from trudi.train.loop import Learner
+from trudi.train.loop import Learner, Loop
 from trudi.train.runfolder import CHECKPOINTS, MetricsLog, RunFolder, require_free
 
 VIDEOS = "videos"
@@ -103,6 +104,8 @@ def main(argv: list[str]) -> int:
     """Trains to the end or to a signal."""
     args, folder = parse(argv)
     split_task(args.cfg.task)
+    if args.distributed and args.cfg.algo == "ppo":
+        raise TrainError("--algo ppo trains in one process: leave out --distributed")
     if args.distributed:
         with joined(args.cfg.device) as ranks:
             train(args, folder, ranks)
@@ -129,7 +132,7 @@ def train(args: TrainArgs, folder: RunFolder | None, ranks: Ranks) -> None:
         if resume.task != cfg.task:
             raise TrainError(f"the checkpoint in {folder.path} is of {resume.task}, the run's config.yaml says {cfg.task}")
     films = args.video and ranks.is_first
-    learner = Learner(replace(cfg, sim=replace(cfg.sim, render=films)), resume, ranks)
+    learner = make_learner(replace(cfg, sim=replace(cfg.sim, render=films)), resume, ranks)
     if not ranks.is_first:
         with closing(learner):
             learner.train(out / CHECKPOINTS, None, lambda _: None)
@@ -146,7 +149,8 @@ def train(args: TrainArgs, folder: RunFolder | None, ranks: Ranks) -> None:
         cast("ManagerBasedEnv", learner.env).camera = camera
     log = MetricsLog(folder, learner.counters.iteration)
     try:
-        with Display(cfg.max_iterations, learner.counters.iteration) as display:
+        status = ppo_status if cfg.algo == "ppo" else training_status
+        with Display(cfg.max_iterations, learner.counters.iteration, status) as display:
             outcome = learner.train(folder.checkpoints, log, display)
     finally:
         log.close()
@@ -161,6 +165,15 @@ def train(args: TrainArgs, folder: RunFolder | None, ranks: Ranks) -> None:
     print(f"{counters.env_steps:,} steps in {counters.elapsed_s:.0f} s; best evaluation: {best}")
     summary = {"run": str(folder.path), "task": cfg.task, "interrupted": outcome.interrupted}
     write_json(args.json, summary | vars(counters))
+
+
+def make_learner(cfg: TrainCfg, resume: Checkpoint | None, ranks: Ranks) -> Loop:
+    """The loop of the configuration's algorithm."""
+    if cfg.algo != "ppo":
+        return Learner(cfg, resume, ranks)
+    from trudi.train.ppo.loop import PpoLearner
+
+    return PpoLearner(cfg, resume)
 
 
 def default_folder(task: str) -> Path:
