@@ -28,7 +28,19 @@ from trudi.train.config import TrainCfg, load_config, write_config
 from trudi.train.envs.robot_description import ROBOT_FILE
 from trudi.train.errors import TrainError
 
-PACKAGES = ("trudi", "torch", "numpy", "envpool", "mujoco", "mjlab", "isaaclab", "safetensors", "tyro", "pydantic")
+PACKAGES = (
+    "trudi",
+    "torch",
+    "numpy",
+    "envpool",
+    "mujoco",
+    "mjlab",
+    "isaaclab",
+    "rsl-rl-lib",
+    "safetensors",
+    "tyro",
+    "pydantic",
+)
 CONFIG, ABOUT, DIFF, METRICS, CHECKPOINTS = "config.yaml", "run.json", "git.diff", "metrics.jsonl", "checkpoints"
 DISTILL, TEACHER, VERDICT = "distill.yaml", "teacher", "distill.json"
 
