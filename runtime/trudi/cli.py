@@ -37,6 +37,7 @@ COMMANDS: dict[str, Command] = {
     "run": Command("trudi.runtime.commands.run", None, "drive a robot with a bundle, under the supervisor"),
     "replay": Command("trudi.runtime.commands.replay", None, "compute a recorded flight again, bit for bit"),
     "tasks": Command("trudi.train.commands.tasks", "train", "list the tasks of the installed simulators"),
+    "benchmark": Command("trudi.train.commands.benchmark", "train", "train a grid of tasks, variants and seeds, resumably"),
     "conform": Command("trudi.train.commands.conform", "train", "check that a simulator keeps what training relies on"),
     "inspect": Command("trudi.runtime.commands.inspect", None, "check a bundle and show what it says, or what differs"),
     "keygen": Command("trudi.runtime.commands.keygen", None, "make a key pair to sign bundles with"),

@@ -1,0 +1,1 @@
+"""A resumable grid of training runs: every task with every variant of the algorithm and every seed."""
