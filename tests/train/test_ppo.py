@@ -114,8 +114,8 @@ def test_returns_by_hand(blind):
     reward, _ = learner.collect()
     with torch.no_grad():
         learner.algorithm.compute_returns(grouped(learner.observation))
-    # The last step: 1 + 7/2. The first, where it goes on: 3 + (1 + 5/2 - 3) + (1 + 7/2 - 5) / 4; where it ends, 1; where it is
-    # cut, 1 + 9/2, or 1 + 3/2 by the value of what was seen before, where nobody knows what was seen there.
+    # The last step: 1 + 7/2. The first, where it goes on: 3 + (1 + 5/2 - 3) + (1 + 7/2 - 5) / 4; where it ends, 1; where it
+    # is cut, 1 + 9/2, or 1 + 3/2 by the value of what was seen before, where nobody knows what was seen there.
     cut = 2.5 if blind else 5.5
     assert learner.algorithm.storage.returns[..., 0].tolist() == [[cut, 1.0, 3.375], [4.5, 4.5, 4.5]]
     assert reward.tolist() == [[1.0] * 3] * 2  # what is reported is the simulator's own
