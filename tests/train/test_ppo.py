@@ -238,11 +238,11 @@ def test_a_run_says_what_any_other_says(trained):
 
 def test_a_run_is_evaluated_by_its_mean_action_or_a_sample(trained, tmp_path, capsys):
     returns = {}
-    for sampler in ("ode", "zero", "sde"):
-        path = tmp_path / f"{sampler}.json"
-        assert cli.main(["eval", str(trained), "--sampler", sampler, "--episodes", "2", "--json", str(path)]) == 0
-        returns[sampler] = json.loads(path.read_text())["returns"]
-    assert returns["ode"] == returns["zero"] != returns["sde"]
+    for name in ("ode", "zero", "sde", "sde again"):
+        path = tmp_path / f"{name}.json"
+        assert cli.main(["eval", str(trained), "--sampler", name.split()[0], "--episodes", "2", "--json", str(path)]) == 0
+        returns[name] = json.loads(path.read_text())["returns"]
+    assert returns["ode"] == returns["zero"] != returns["sde"] == returns["sde again"]
     assert sum(returns["ode"]) / 2 == pytest.approx(read_metrics(trained / METRICS)[-1]["eval/return_mean"])
     capsys.readouterr()
     assert cli.main(["eval", str(trained), "--sampler", "best"]) == 2

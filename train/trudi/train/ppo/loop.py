@@ -66,9 +66,7 @@ class PpoLearner(Loop):
 
     def restore(self, tensors: state.TensorDict) -> None:
         state.restore(tensors, self.agent, {"ppo": self.algorithm.optimizer}, self.generator)
-        self.algorithm.learning_rate = float(tensors[RATE])
-        for group in self.algorithm.optimizer.param_groups:
-            group["lr"] = self.algorithm.learning_rate
+        self.algorithm.learning_rate = float(tensors[RATE])  # which it sets before every step of an adaptive schedule
         self.algorithm.storage.clear()  # of what an iteration that failed left in it
         super().restore(tensors)
 
