@@ -16,12 +16,18 @@ from trudi.train.benchmark.plan import Cell, Plan
 from trudi.train.results import State
 
 
+def console() -> Console:
+    """Where it is shown; what is no terminal has room for a wide table."""
+    found = Console(highlight=False, soft_wrap=True)
+    return found if found.is_terminal else Console(highlight=False, soft_wrap=True, width=160)
+
+
 class Board:
     """The view of a grid at work."""
 
     def __init__(self, grid: Grid, slots: int) -> None:
         self._grid, self._slots = grid, slots
-        self._console = Console(highlight=False, soft_wrap=True)
+        self._console = console()
         self._live = Live(console=self._console, refresh_per_second=1, auto_refresh=False)
         self._drawn = 0.0
 
@@ -121,12 +127,11 @@ def plan_table(plan: Plan, slots: int) -> Table:
     runs = sum(cell.seeds for cell in plan.cells)
     whole = f"about {duration(sum(known) / slots)}, evaluations left out" if len(known) == len(total) else "time unknown"
     table = Table(caption=f"{runs} runs, {slots} at a time: {whole}")
-    for name in ("task", "variant", "seeds", "iterations", "steps", "a run", "options"):
-        table.add_column(name, justify="left" if name in ("task", "variant", "options") else "right", overflow="fold")
+    for name in ("task", "variant", "seeds", "iterations", "steps", "a run"):
+        table.add_column(name, justify="left" if name in ("task", "variant") else "right")
     for cell in plan.cells:
         took = duration(cell.seconds) if cell.seconds is not None else "-"
-        row = (cell.task, cell.variant, str(cell.seeds), f"{cell.iterations:,}", f"{cell.env_steps:,}", took)
-        table.add_row(*row, " ".join(cell.options))
+        table.add_row(cell.task, cell.variant, str(cell.seeds), f"{cell.iterations:,}", f"{cell.env_steps:,}", took)
     return table
 
 

@@ -112,7 +112,7 @@ class Job:
 
     def _train(self, lock: int) -> None:
         summary = ("--json", str(self.file(".json")))
-        if (last := self._periodic()) is not None:
+        if (last := self.resumable()) is not None:
             _point(self.run / "checkpoints" / "last", last.name)
             self._command(lock, "train", "--resume", str(self.run), *summary)
         else:  # Nothing there to go on from; nothing is lost.
@@ -122,7 +122,7 @@ class Job:
         if not self.is_trained:
             raise JobFailedError("a signal from outside stopped it before its end")
 
-    def _periodic(self) -> Path | None:
+    def resumable(self) -> Path | None:
         """The last checkpoint that the run would have written in any case; others are where somebody asked it to stop."""
         due: dict[int, Path] = {}
         for path in (self.run / "checkpoints").glob("iteration_*"):

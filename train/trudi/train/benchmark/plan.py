@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 
 from trudi.train.benchmark.job import Job
-from trudi.train.benchmark.suite import Benchmark
+from trudi.train.benchmark.suite import Benchmark, merged
 from trudi.train.config import TrainCfg, differences, load_config, parse_values, read_yaml, write_config
 from trudi.train.errors import TrainError
 from trudi.train.results import Scale
@@ -219,7 +219,7 @@ def _cell(
     own, chosen = benchmark.tasks[task], benchmark.variants[variant]
     preset = ["--config", own.preset] if own.preset else []
     length = {"max_iterations": cfg.max_iterations, "save_every": cfg.save_every, "threads": cfg.threads}
-    options = [*preset, "--algo", chosen.algo, *as_options(own.overrides | chosen.overrides | length)]
+    options = [*preset, "--algo", chosen.algo, *as_options(merged(own.overrides, chosen.overrides) | length)]
     per_step = seconds / cfg.steps_per_iteration if seconds is not None else None
     steps = cfg.max_iterations * cfg.steps_per_iteration
     return Cell(name, task, variant, seeds, cfg.max_iterations, steps, seconds, per_step, tuple(options))

@@ -16,7 +16,7 @@ import yaml
 from rich.console import Console
 
 from trudi.runtime.commands.common import EXIT_CHECK_FAILED, EXIT_INTERRUPTED, EXIT_OK, reports_errors
-from trudi.train.benchmark.board import Board, final_table, plan_table
+from trudi.train.benchmark.board import Board, console, final_table, plan_table
 from trudi.train.benchmark.calibrate import calibrate
 from trudi.train.benchmark.engines import Engine, LocalEngine, SubmititEngine
 from trudi.train.benchmark.grid import RESULTS, Grid, only_one
@@ -91,18 +91,20 @@ class BenchmarkArgs:
 def main(argv: list[str]) -> int:
     """Runs the grid; the exit code is 1 where a run failed, 130 where it was stopped."""
     args = parse_arguments(BenchmarkArgs, "trudi benchmark", argv)
-    console = Console(highlight=False, soft_wrap=True)
+    screen = console()
     benchmark = requested(args)
     out = args.out or Path("runs") / "benchmarks" / Path(args.suite.replace(":", "-").replace("/", "-")).stem
     with only_one(out), StopRequest().listening() as stop:
         engine = make_engine(args, out)
         try:
-            plan, configs = planned(args, benchmark, out, engine, console)
+            plan, configs = planned(args, benchmark, out, engine, screen)
         except Stopped:
             engine.stop()
             return EXIT_INTERRUPTED
         if args.dry_run:
-            console.print(plan_table(plan, min(engine.slots, len(plan.order()))))
+            for cell in plan.cells:
+                screen.print(shlex.join(["trudi", "train", cell.task, *cell.options]))
+            screen.print(plan_table(plan, min(engine.slots, len(plan.order()))))
             return EXIT_OK
         write_plan(plan, configs, out)
         grid = Grid(out, plan, configs, about(args, argv, plan))
@@ -112,12 +114,12 @@ def main(argv: list[str]) -> int:
         slots = min(engine.slots, len(grid.runs))
         with Board(grid, slots) as board:
             grid.work(engine, lambda: stop.is_received, board)
-    console.print(final_table(grid))
+    screen.print(final_table(grid))
     for run in grid.of("failed"):
-        console.print(f"failed: {run.job.name}: {run.result.reason} ({run.job.file('.log')})")
-    console.print(f"results: {out / RESULTS}")
+        screen.print(f"failed: {run.job.name}: {run.result.reason} ({run.job.file('.log')})")
+    screen.print(f"results: {out / RESULTS}")
     if grid.of("waiting", "interrupted"):
-        console.print("stopped; the same command goes on")
+        screen.print("stopped; the same command goes on")
         return EXIT_INTERRUPTED
     return EXIT_CHECK_FAILED if grid.of("failed") else EXIT_OK
 
@@ -180,14 +182,14 @@ def make_engine(args: BenchmarkArgs, out: Path) -> Engine:
 
 
 def planned(
-    args: BenchmarkArgs, benchmark: Benchmark, out: Path, engine: Engine, console: Console
+    args: BenchmarkArgs, benchmark: Benchmark, out: Path, engine: Engine, screen: Console
 ) -> tuple[Plan, dict[str, TrainCfg]]:
     """The plan of the folder, extended; measures what is new in it."""
 
     def measure(drafts: dict[str, TrainCfg]) -> dict[str, float | None]:
         if args.calibration_iterations == 0:
             return dict.fromkeys(drafts)
-        return calibrate(drafts, out, engine, args.calibration_iterations, console.print)
+        return calibrate(drafts, out, engine, args.calibration_iterations, screen.print)
 
     how = {"episodes": args.final_episodes, "threads": args.threads}
     return make_plan(benchmark, read_plan(out), out, **how, measure=measure)
