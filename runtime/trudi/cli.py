@@ -36,6 +36,7 @@ COMMANDS: dict[str, Command] = {
     "bench": Command("trudi.runtime.commands.bench", None, "measure the latency of a bundle's engines"),
     "run": Command("trudi.runtime.commands.run", None, "drive a robot with a bundle, under the supervisor"),
     "replay": Command("trudi.runtime.commands.replay", None, "compute a recorded flight again, bit for bit"),
+    "report": Command("trudi.train.commands.report", "report", "one HTML file with curves, tables and figures from results"),
     "tasks": Command("trudi.train.commands.tasks", "train", "list the tasks of the installed simulators"),
     "benchmark": Command("trudi.train.commands.benchmark", "train", "train a grid of tasks, variants and seeds, resumably"),
     "conform": Command("trudi.train.commands.conform", "train", "check that a simulator keeps what training relies on"),

@@ -40,6 +40,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     },
     "sign": {"cryptography": "cryptography"},
     "plot": {"matplotlib": "matplotlib"},
+    "report": {"torch": "torch", "scipy": "scipy", "matplotlib": "matplotlib"},
     "video": {"imageio_ffmpeg": "imageio-ffmpeg"},
     "export": {"torch": "torch", "onnx": "onnx", "onnxscript": "onnxscript"},
     "cuda": {"cuda.bindings.runtime": "cuda-bindings"},

@@ -1,0 +1,1 @@
+"""A report made of results alone: numbers, figures, and one HTML file that holds them."""
