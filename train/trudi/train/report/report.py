@@ -94,7 +94,7 @@ def what_was_run(gathered: Gathered) -> Section:
             f"Failed runs: {len(failed)} of {len(gathered.runs)}",
             "A failed run counts in the aggregates as its task's lowest score. Its curve is drawn dotted up to where it "
             "ended; means over seeds in curves and tables are of the runs that finished.",
-            ("run", "task", "variant", "seed", "reason"),
+            ("run", "reason", "task", "variant", "seed"),
             [_told(run) for run in failed],
         )
     if unfinished:
@@ -102,7 +102,7 @@ def what_was_run(gathered: Gathered) -> Section:
             f"Unfinished runs: {len(unfinished)} of {len(gathered.runs)}",
             "They are left out of means, tables and aggregates, which may change when they finish; what they have of a "
             "curve is drawn dotted.",
-            ("run", "task", "variant", "seed", "state and reason"),
+            ("run", "state and reason", "task", "variant", "seed"),
             [_told(run, with_state=True) for run in unfinished],
         )
     for about in gathered.abouts:
@@ -115,7 +115,7 @@ def what_was_run(gathered: Gathered) -> Section:
     facts = [
         ("runs", f"{len(gathered.runs)}: {done} finished, {len(failed)} failed, {len(unfinished)} unfinished"),
         ("tasks", ", ".join(gathered.tasks)),
-        ("variants", ", ".join(gathered.variants)),
+        ("variants", "; ".join(gathered.variants)),
         ("environment steps of a finished run", _range(steps, 0)),
         ("minutes of a finished run", _range(minutes, 1)),
         ("commits (+: with changes)", ", ".join(commits) or "not known"),
@@ -219,7 +219,7 @@ def aggregates(found: Aggregates, drawn: Mapping[str, Sequence[Panel]]) -> Secti
         "the tasks are taken as given). Failed runs count as 0, the lowest score; unfinished ones are left out.",
     )
     if found.left_out:
-        section.text(f"Left out because they did not run on all of these tasks: {', '.join(found.left_out)}.")
+        section.text(f"Left out because they did not run on all of these tasks: {'; '.join(found.left_out)}.")
     counts = [
         [
             text(variant),
@@ -237,7 +237,8 @@ def aggregates(found: Aggregates, drawn: Mapping[str, Sequence[Panel]]) -> Secti
         "holds 0.5 decides nothing.",
     )
     section.figures(drawn["comparisons"])
-    pairs = [[text(x), text(y), _estimate(each)] for (x, y), each in found.improvement.items()]
+    names = list(found.runs)
+    pairs = [[text(x), text(y), _estimate(found.improvement[x, y])] for i, x in enumerate(names) for y in names[i + 1 :]]
     section.table(("first", "second", "P(first better)"), pairs)
     scales = [
         [text(task), number(scale.low), number(scale.high), text(scale.note, long=True)]
@@ -274,7 +275,7 @@ def trust_region(
         )
         if targets:
             section.text(
-                f"Targets of H per action element, where the number of elements is not known: {', '.join(targets)}."
+                f"Targets of H per action element, where the number of elements is not known: {'; '.join(targets)}."
             )
     if not any(each for _, each in panels):
         section.parts.clear()
@@ -362,7 +363,7 @@ def all_runs(gathered: Gathered) -> Section:
 
 def _told(run: RunResult, *, with_state: bool = False) -> list[Cell]:
     reason = ": ".join(filter(None, (run.state if with_state else "", run.reason))) or "no reason given"
-    return [text(run.name), text(run.task), text(run.variant), number(run.seed, str(run.seed)), text(reason, long=True)]
+    return [text(run.name), text(reason, long=True), text(run.task), text(run.variant), number(run.seed, str(run.seed))]
 
 
 def _time_note(gathered: Gathered) -> str:
@@ -372,7 +373,7 @@ def _time_note(gathered: Gathered) -> str:
         "of its own, whatever else ran beside it."
     )
     return (
-        f"{note} Some runs have wall-clock time only, which others beside them stretch: {', '.join(wall)}." if wall else note
+        f"{note} Some runs have wall-clock time only, which others beside them stretch: {'; '.join(wall)}." if wall else note
     )
 
 
