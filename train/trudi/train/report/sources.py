@@ -138,7 +138,13 @@ def _run(path: Path) -> RunResult:
     state: State = "done" if is_done else "interrupted"
     reason = "" if is_done else f"{done} of {cfg.max_iterations} iterations"
     variant = "student" if folder.is_student else None
-    return result_of(folder, name=_name(path), variant=variant, state=state, reason=reason)
+    found = result_of(folder, name=_name(path), variant=variant, state=state, reason=reason)
+    return dataclasses.replace(found, curve=_as_written(found.curve), diagnostics=_as_written(found.diagnostics))
+
+
+def _as_written(columns: Mapping[str, Sequence[float]]) -> dict[str, tuple[float, ...]]:
+    """With the six digits that a results file keeps, so that such a file gives the same report as the folder."""
+    return {key: tuple(float(f"{value:.6g}") for value in column) for key, column in columns.items()}
 
 
 def _name(path: Path) -> str:
