@@ -142,6 +142,17 @@ def test_the_best_action_is_found():
     assert metrics["rollout/reward_mean"] > -0.35
 
 
+def test_an_iteration_is_several_rounds():
+    """Two rounds of 32 steps, each with two passes of four minibatches: 16 steps of Adam, and 64 steps of the simulator."""
+    learner = PpoLearner(TINY)
+    metrics = learner.iterate()
+    learner.close()
+    moments = learner.algorithm.optimizer.state_dict()["state"]
+    assert {int(one["step"]) for one in moments.values()} == {16}
+    assert int(learner.agent.actor.obs_normalizer.count) == 2 * 64
+    assert metrics["actor/kl_max"] > metrics["actor/kl"] > 0.0
+
+
 @pytest.mark.parametrize("cut_at", ["2", "4"])
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, cut_at):
     """Every tensor of the final checkpoint and every metric: networks, statistics, Adam with its rate, random numbers."""
@@ -291,7 +302,8 @@ def test_other_algorithms_do_without_rsl_rl():
         ({"epochs": 0}, "ppo.epochs is 0"),
         ({"clip": 0.0}, "ppo.clip is 0.0; it must be positive"),
         ({"entropy_coef": -0.1}, "ppo.entropy_coef is -0.1"),
-        ({"mini_batches": 129}, "ppo.mini_batches is 129, more than an iteration's 128 samples"),
+        ({"mini_batches": 65}, "ppo.mini_batches is 65, more than the 64 samples of an update"),
+        ({"rollout_steps": 48}, "rollout_steps is 64, not a multiple of ppo.rollout_steps, 48"),
     ],
 )
 def test_settings_are_checked(values, match):

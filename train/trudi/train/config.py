@@ -81,7 +81,7 @@ class TrainCfg:
         if self.seed < 0:
             raise TrainError(f"seed is {self.seed}; it may not be negative")
         if self.algo == "ppo":
-            self.ppo.check(self.steps_per_iteration, self.evaluation.sampler)
+            self.ppo.check(self.num_envs, self.rollout_steps, self.evaluation.sampler)
 
     @property
     def steps_per_iteration(self) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from torch import Tensor
 from trudi.train import state
 from trudi.train.checkpoint import Checkpoint
 from trudi.train.config import TrainCfg
+from trudi.train.distributed import combined
 from trudi.train.envs.base import EpisodeStats, Observation, StepResult, VectorEnv
 from trudi.train.evaluation import EvalResult, evaluate
 from trudi.train.loop import Loop
@@ -22,12 +23,12 @@ RATE = "learning_rate"  # of Adam, in a checkpoint
 
 def make_algorithm(cfg: TrainCfg, agent: PpoAgent, env: VectorEnv) -> PPO:
     """rsl_rl's PPO with its storage, around the networks of `agent`."""
-    settings, device = cfg.ppo, str(env.device)
+    settings, device, steps = cfg.ppo, str(env.device), cfg.ppo.round_of(cfg.rollout_steps)
     empty = Observation(torch.zeros(cfg.num_envs, env.actor_size), torch.zeros(cfg.num_envs, env.critic_size))
     return PPO(
         agent.actor,
         agent.critic,
-        RolloutStorage("rl", cfg.num_envs, cfg.rollout_steps, grouped(empty), [env.action_size], device),
+        RolloutStorage("rl", cfg.num_envs, steps, grouped(empty), [env.action_size], device),
         num_learning_epochs=settings.epochs,
         num_mini_batches=settings.mini_batches,
         clip_param=settings.clip,
@@ -74,22 +75,31 @@ class PpoLearner(Loop):
         return evaluate(self.agent, env, self.cfg.evaluation)
 
     def iterate(self) -> dict[str, float]:
-        """One iteration: collect, compute returns and advantages, update."""
+        """T steps of M environments, in rounds of `ppo.rollout_steps` with an update after each."""
+        started = time.monotonic()
+        rounds = self.cfg.rollout_steps // self.algorithm.storage.num_transitions_per_env
+        with drawing_from(self.generator):
+            parts, ended = zip(*(self.learn() for _ in range(rounds)), strict=True)
+        require_finite({f"parameter {name}": parameter for name, parameter in self.agent.named_parameters()})
+        metrics = combined(parts) | self.simulator_metrics(joined(ended))
+        metrics["time/collect_s"] *= rounds
+        return metrics | {"time/steps_per_s": self.cfg.steps_per_iteration / (time.monotonic() - started)}
+
+    def learn(self) -> tuple[dict[str, float], EpisodeStats]:
+        """One round: collect, compute returns and advantages, update. Returns its metrics and the episodes that ended."""
         started = time.monotonic()
         algorithm, storage = self.algorithm, self.algorithm.storage
-        with drawing_from(self.generator):
-            reward, episodes = self.collect()
-            require_finite({"observation": storage.observations["policy"], "reward": reward})
-            require_finite({"critic observation": storage.observations["critic"]})
-            collected = time.monotonic()
-            with torch.no_grad():
-                algorithm.compute_returns(grouped(self.observation))
-            require_finite({"return target": storage.returns})
-            losses = algorithm.update()
-            kl = self.divergence()
+        reward, episodes = self.collect()
+        seen = storage.observations
+        require_finite({"observation": seen["policy"], "critic observation": seen["critic"], "reward": reward})
+        collected = time.monotonic()
+        with torch.no_grad():
+            algorithm.compute_returns(grouped(self.observation))
+        require_finite({"return target": storage.returns})
+        losses = algorithm.update()
+        kl = self.divergence()
         require_finite({f"{name} loss": torch.tensor(value) for name, value in losses.items()} | {"KL divergence": kl})
-        require_finite({f"parameter {name}": parameter for name, parameter in self.agent.named_parameters()})
-        return {
+        metrics = {
             "actor/loss": losses["surrogate"],
             "actor/kl": float(kl.mean()),
             "actor/kl_max": float(kl.max()),
@@ -101,25 +111,23 @@ class PpoLearner(Loop):
             "ppo/learning_rate": algorithm.learning_rate,
             "rollout/reward_mean": float(reward.mean()),
             "rollout/log_prob": float(storage.actions_log_prob.mean()),
-            **self.simulator_metrics(episodes),
             "time/collect_s": collected - started,
-            "time/steps_per_s": self.cfg.steps_per_iteration / (time.monotonic() - started),
         }
+        return metrics, episodes
 
     @torch.no_grad()
     def collect(self) -> tuple[Tensor, EpisodeStats]:
-        """Fills rsl_rl's storage with T steps of M environments; returns the rewards (T, M) and the episodes that ended."""
+        """Fills rsl_rl's storage; returns the rewards (steps, envs) and the episodes that ended."""
         rewards: list[Tensor] = []
-        ended: deque[EpisodeStats] = deque()
-        for _ in range(self.cfg.rollout_steps):
+        ended: list[EpisodeStats] = []
+        for _ in range(self.algorithm.storage.num_transitions_per_env):
             action = self.algorithm.act(grouped(self.observation))
             step = self.env.step(action.clamp(-1.0, 1.0))
             self.keep(step)
             rewards.append(step.reward)
             ended.append(step.episodes)
             self.observation = step.observation
-        returns, lengths = torch.cat([one.returns for one in ended]), torch.cat([one.lengths for one in ended])
-        return torch.stack(rewards), EpisodeStats(returns, lengths)
+        return torch.stack(rewards), joined(ended)
 
     def keep(self, step: StepResult) -> None:
         """Hands a step to rsl_rl's PPO, with what follows a truncated episode added to its last reward: gamma V(s').
@@ -143,3 +151,8 @@ class PpoLearner(Loop):
         actor(storage.observations.flatten(0, 1), stochastic_output=True)
         acted = tuple(part.flatten(0, 1) for part in storage.distribution_params or ())
         return actor.get_kl_divergence(acted, actor.output_distribution_params)
+
+
+def joined(parts: Sequence[EpisodeStats]) -> EpisodeStats:
+    """The episodes of several steps, in order."""
+    return EpisodeStats(torch.cat([one.returns for one in parts]), torch.cat([one.lengths for one in parts]))

@@ -18,6 +18,9 @@ class PpoCfg:
     """Widths of the hidden layers, actor and critic each."""
     activation: Activation = "elu"
     """Between them."""
+    rollout_steps: int = 32
+    """Steps of every environment from one update to the next: an iteration's `rollout_steps` hold several such rounds, or a
+    shorter one."""
     learning_rate: float = 1e-3
     """Adam's step size, at the start where the schedule is adaptive."""
     schedule: Literal["adaptive", "fixed"] = "adaptive"
@@ -47,7 +50,7 @@ class PpoCfg:
     def __post_init__(self) -> None:
         if not self.hidden or min(self.hidden) < 1:
             raise TrainError(f"ppo.hidden is {list(self.hidden)}; give the width of one layer at least")
-        for name in ("epochs", "mini_batches"):
+        for name in ("epochs", "mini_batches", "rollout_steps"):
             if getattr(self, name) < 1:
                 raise TrainError(f"ppo.{name} is {getattr(self, name)}; it must be at least 1")
         for name in ("learning_rate", "desired_kl", "clip", "max_grad_norm", "init_std"):
@@ -57,10 +60,19 @@ class PpoCfg:
             if not getattr(self, name) >= 0.0:
                 raise TrainError(f"ppo.{name} is {getattr(self, name)}; it may not be negative")
 
-    def check(self, samples: int, sampler: str) -> None:
-        """TrainError where an iteration of so many samples, or evaluations by this sampler, cannot be had."""
-        if self.mini_batches > samples:
-            raise TrainError(f"ppo.mini_batches is {self.mini_batches}, more than an iteration's {samples} samples")
+    def round_of(self, steps: int) -> int:
+        """Steps of a round, in iterations of so many."""
+        return min(self.rollout_steps, steps)
+
+    def check(self, envs: int, steps: int, sampler: str) -> None:
+        """TrainError where iterations of so many environments' steps, or evaluations by this sampler, cannot be had."""
+        part = self.round_of(steps)
+        if steps % part:
+            raise TrainError(
+                f"rollout_steps is {steps}, not a multiple of ppo.rollout_steps, {part}: change one, or give both the same"
+            )
+        if self.mini_batches > envs * part:
+            raise TrainError(f"ppo.mini_batches is {self.mini_batches}, more than the {envs * part} samples of an update")
         if sampler == "best":
             raise TrainError(
                 "evaluation.sampler is best, but --algo ppo has no value of actions to choose by: use ode or sde"
