@@ -30,10 +30,11 @@ from trudi.train.errors import TrainError
 from trudi.train.results import read_results
 
 TASK = "envpool:CartpoleBalance-v1"
-ITERATIONS, SAVE_EVERY = 60, 12  # a fifth of it
+ITERATIONS, SAVE_EVERY = 60, 20  # not the fifth that is usual: every restart of the simulator takes half a second
 SMALL = {
     "num_envs": 4,
     "rollout_steps": 8,
+    "save_every": SAVE_EVERY,
     "policy": {"width": 16, "steps": 2},
     "critic": {"width": 16},
     "update": {"epochs": 1, "minibatch_size": 16},
@@ -60,9 +61,9 @@ def benchmark(suite, out, *more, calibration=0):
     return cli.main(["benchmark", str(suite), "--out", str(out), *FAST, str(calibration), *more])
 
 
-def started(suite, out):
-    command = [sys.executable, "-m", "trudi.cli", "benchmark", str(suite), "--out", str(out), *FAST, "0"]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+def started(suite, out, *more):
+    command = [sys.executable, "-m", "trudi.cli", "benchmark", str(suite), "--out", str(out), *FAST, "0", *more]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
 def wait_for(condition):
@@ -127,7 +128,7 @@ def test_a_grid_comes_to_its_end(whole):
     said = json.loads((out / "runs" / f"{TRUDI}.final.ode.json").read_text())
     assert (said["iteration"], said["sampler"], said["episodes"]) == (ITERATIONS, "ode", 2)
     assert fmean(said["returns"]) == pytest.approx(fmean(done.final["ode"]), rel=1e-5)
-    assert done.options[-6:] == ("--max-iterations", "60", "--save-every", "12", "--threads", "1")
+    assert done.options[-4:] == ("--max-iterations", "60", "--threads", "1")
     assert read_results(out / "results.json").scales[TASK].high == 1000.0
     (planned,) = read_plan(out).cells
     spent = [json.loads(line)["time/cpu_s"] for line in calibrated(out).read_text().splitlines()]
@@ -167,13 +168,22 @@ def test_whatever_ends_a_run_or_the_benchmark_the_result_is_the_same(whole, tmp_
     config = out / "configs" / f"{cell('trudi')}.yaml"  # the grid that is there is extended by a variant
     before = config.read_text()
 
+    def stop():
+        wait_for(lambda: rows(out, VICTIM) >= 2)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with meanwhile(stop):
+        assert benchmark(suite, out) == 130
+    assert by_name(out)[VICTIM].state == "interrupted"
+    assert not processes(str(out))
+
     def kill():
         wait_for(lambda: rows(out, VICTIM) >= SAVE_EVERY + 2)
         (victim,) = processes("trudi.cli\0train", str(out / "runs" / VICTIM))
         os.kill(victim, signal.SIGTERM)  # which it does not hear
         os.kill(victim, signal.SIGKILL)
 
-    with meanwhile(kill):
+    with meanwhile(kill):  # it starts over: there was no checkpoint yet
         assert benchmark(suite, out) == 1
     failed = by_name(out)[VICTIM]
     assert failed.state == "failed" and failed.reason.startswith("trudi train was killed by SIGKILL")
@@ -181,28 +191,19 @@ def test_whatever_ends_a_run_or_the_benchmark_the_result_is_the_same(whole, tmp_
     assert benchmark(suite, out) == 1 and by_name(out)[VICTIM] == failed  # not tried again by itself
     assert f"failed: {VICTIM}: trudi train was killed by SIGKILL" in capsys.readouterr().out
 
-    def stop():
-        wait_for(lambda: rows(out, VICTIM) >= 2 * SAVE_EVERY + 2)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    with meanwhile(stop):
-        assert benchmark(suite, out, "--retry-failed") == 130
-    assert by_name(out)[VICTIM].state == "interrupted"
-    assert not processes(str(out))
-
-    parent = started(suite, out)
-    wait_for(lambda: rows(out, VICTIM) >= 3 * SAVE_EVERY + 2 or parent.poll() is not None)
-    assert by_name(out)[VICTIM].state == "running"
+    parent = started(suite, out, "--retry-failed")
+    wait_for(lambda: by_name(out)[VICTIM].state == "running" and rows(out, VICTIM) >= 2 * SAVE_EVERY + 2)
     assert cli.main(["benchmark", str(suite), "--out", str(out)]) == 2
     assert "another benchmark runs in" in capsys.readouterr().err
     parent.kill()
     parent.wait()
     wait_for(lambda: not processes(str(out)))
+    assert by_name(out)[VICTIM].state == "running"  # nobody was left to say otherwise
 
     assert benchmark(suite, out) == 0
     dropped = (out / "runs" / VICTIM / "metrics.superseded.jsonl").read_text().splitlines()
     starts = {(json.loads(line)["iteration"] - 1) // SAVE_EVERY for line in dropped}
-    assert starts == {1, 2, 3}  # each time it went on from the last periodic checkpoint
+    assert starts == {1, 2}  # each time it went on from the last periodic checkpoint
     first, second = (by_name(out)[name] for name in (TRUDI, VICTIM))
     assert outcome(second) == outcome(first)
     assert config.read_text() == before
@@ -292,8 +293,20 @@ def test_equal_time_follows_from_measured_speeds(tmp_path):
     # trudi: 3200 / 32 = 100 iterations of 0.5 s are 50 s; in these reppo does 50 / 0.25 = 200.
     assert lengths(plan) == {"trudi": (100, 3200), "reppo": (100, 3200), "reppo, as long as trudi": (200, 6400)}
     assert [one.seconds for one in plan.cells] == [50.0, 20.0, 50.0]
-    assert configs[cell("reppo-as-long-as-trudi")].save_every == 40
     assert configs[cell("reppo")].algo == "reppo"
+
+
+def test_a_run_saves_five_times_unless_told_otherwise(tmp_path):
+    small = {key: value for key, value in SMALL.items() if key != "save_every"}
+    _, configs, _ = planned(tmp_path, tasks={TASK: small}, variants=REPPO, budget="3232", equal_time=True)
+    # 101 iterations, and as long as 101 of 0.5 s with 0.25 s each: 202; a fifth, rounded up.
+    assert {name: (one.max_iterations, one.save_every) for name, one in configs.items()} == {
+        cell("trudi"): (101, 21),
+        cell("reppo"): (101, 21),
+        cell("reppo-as-long-as-trudi"): (202, 41),
+    }
+    _, configs, _ = planned(tmp_path, budget="3232")
+    assert configs[cell("trudi")].save_every == SAVE_EVERY
 
 
 def test_a_budget_of_time_follows_from_measured_speeds(tmp_path):

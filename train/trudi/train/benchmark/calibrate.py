@@ -14,6 +14,7 @@ import yaml
 
 from trudi.train.benchmark.engines import Engine
 from trudi.train.benchmark.job import Job
+from trudi.train.benchmark.plan import file_name
 from trudi.train.config import TrainCfg, to_plain, write_config
 from trudi.train.runfolder import METRICS, read_metrics
 
@@ -39,8 +40,9 @@ def _seconds(
     folder = (out / CALIBRATION).absolute()
     folder.mkdir(parents=True, exist_ok=True)
     key = hashlib.sha256(yaml.safe_dump(to_plain(cfg)).encode()).hexdigest()[:8]
-    config = folder / f"{name}--{key}.yaml"
-    job = Job(f"{name}--{key}", str(folder), str(config), cfg.task, cfg.seed, cfg.max_iterations, cfg.save_every)
+    measured = f"{file_name(cfg.task)}--{key}"  # not by the cell's name: variants that differ in length alone share it
+    config = folder / f"{measured}.yaml"
+    job = Job(measured, str(folder), str(config), cfg.task, cfg.seed, cfg.max_iterations, cfg.save_every)
     job = replace(job, device=cfg.device, threads=cfg.threads)
     if not job.is_done and job.failure is None:
         write_config(cfg, config)

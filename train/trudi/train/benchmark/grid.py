@@ -30,8 +30,12 @@ class Run:
 
     cell: Cell
     job: Job
-    state: State
     result: RunResult
+
+    @property
+    def state(self) -> State:
+        """As the results say."""
+        return self.result.state
 
 
 class Grid:
@@ -43,14 +47,13 @@ class Grid:
         self.runs: dict[str, Run] = {}
         for cell, seed in plan.order():
             job = plan.job(out, cell, seed, configs[cell.name])
-            state = _state(job)
-            self.runs[job.name] = Run(cell, job, state, _result(cell, job, state, job.failure or ""))
+            self.runs[job.name] = Run(cell, job, _result(cell, job, _state(job)))
 
     def forget_failures(self) -> None:
         """Failed runs wait again; they go on from their last periodic checkpoint, or start over."""
         for run in self.runs.values():
             if run.state == "failed":
-                run.job.file(".failed").unlink()
+                run.job.file(".failed").unlink(missing_ok=True)
                 self._set(run, _state(run.job))
 
     def of(self, *states: State) -> list[Run]:
@@ -101,8 +104,7 @@ class Grid:
         self.results().write(self.out / RESULTS)
 
     def _set(self, run: Run, state: State) -> None:
-        run.state = state
-        run.result = _result(run.cell, run.job, state, (run.job.failure or "") if state == "failed" else "")
+        run.result = _result(run.cell, run.job, state)
 
 
 @contextmanager
@@ -128,7 +130,8 @@ def _state(job: Job) -> State:
     return "interrupted" if job.run.exists() else "waiting"
 
 
-def _result(cell: Cell, job: Job, state: State, reason: str) -> RunResult:
+def _result(cell: Cell, job: Job, state: State) -> RunResult:
+    reason = (job.failure or "") if state == "failed" else ""
     if (job.run / CONFIG).exists():
         try:
             return result_of(
@@ -140,6 +143,7 @@ def _result(cell: Cell, job: Job, state: State, reason: str) -> RunResult:
                 options=cell.options,
                 final=job.final(),
             )
-        except TrainError:  # its folder is just being written
-            pass
+        except TrainError as error:
+            if state == "done":  # else its folder may just be being written
+                state, reason = "failed", str(error)
     return RunResult(job.name, cell.task, cell.variant, job.seed, state, reason=reason, options=cell.options)

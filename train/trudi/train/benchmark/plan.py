@@ -179,7 +179,7 @@ def read_plan(out: Path) -> Plan | None:
 
 def cell_name(task: str, variant: str) -> str:
     """The name of a cell's files."""
-    return f"{_slug(task)}--{_slug(variant)}"
+    return f"{file_name(task)}--{file_name(variant)}"
 
 
 def _drafts(benchmark: Benchmark, threads: int) -> tuple[dict[str, TrainCfg], dict[str, tuple[str, str]]]:
@@ -243,7 +243,8 @@ def _require_same_settings(name: str, frozen: TrainCfg, wanted: TrainCfg) -> Non
         raise TrainError(f"{name} in this folder has {key} {old}, not {new}: use another --out")
 
 
-def _slug(text: str) -> str:
+def file_name(text: str) -> str:
+    """`text` as a part of a file's name."""
     return re.sub(r"[^A-Za-z0-9._]+", "-", text).strip("-.") or "-"
 
 
