@@ -290,13 +290,19 @@ def test_a_picture_shows_chains_of_the_run(trained, tmp_path):
     assert take_picture(trained, samples=20, lines=6) == picture
 
 
-def test_a_run_folder_is_a_report_of_its_own_and_its_data_give_the_same_one(trained, tmp_path, capsys):
-    data = str(tmp_path / "pictures.json")
-    assert trudi(["report", str(trained), "--denoise-data", data, "--out", str(tmp_path / "a")]) == 0
+def test_a_run_folder_is_a_report_of_its_own_and_its_data_say_the_same(trained, tmp_path, capsys):
+    data = tmp_path / "pictures.json"
+    assert trudi(["report", str(trained), "--denoise-data", str(data), "--out", str(tmp_path)]) == 0
     assert "denoising-reach.png" in capsys.readouterr().out
-    Results(gather([trained]).runs).write(tmp_path / "results.json")
-    assert trudi(["report", str(tmp_path / "results.json"), "--denoise-data", data, "--out", str(tmp_path / "b")]) == 0
-    assert (tmp_path / "a" / "report.html").read_bytes() == (tmp_path / "b" / "report.html").read_bytes()
+    assert read_pictures(data) == [take_picture(trained)]
+    folder, copy = tmp_path / "folder.json", tmp_path / "copy.json"
+    Results(gather([trained]).runs).write(folder)
+    Results(gather([folder]).runs).write(copy)
+    assert folder.read_text() == copy.read_text()
+    (one,) = gather([trained]).runs
+    assert (one.state, one.variant, len(one.diagnostics["env_steps"])) == ("done", "trudi", 1)
+    kl = one.diagnostics["actor/kl"][0]
+    assert kl == float(f"{kl:.6g}")  # as the file keeps it
 
 
 @pytest.mark.parametrize(

@@ -124,10 +124,10 @@ class Section:
         """Of what follows."""
         self.parts.append(f"<h3>{escape(text)}</h3>")
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-        """A table, if it has rows."""
+    def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]], closed: str | None = None) -> None:
+        """A table, if it has rows; behind a line of text where `closed` says one."""
         if rows:
-            self.parts.append(Table(columns, rows).html())
+            self._add(Table(columns, rows).html(), closed)
 
     def warning(self, title: str, text: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         """What nobody may miss."""
@@ -142,6 +142,9 @@ class Section:
     def figures(self, panels: Sequence[Panel], closed: str | None = None) -> None:
         """Panels side by side as far as there is room; behind a line of text where `closed` says one."""
         inner = '<div class="figures">' + "".join(map(_figure, panels)) + "</div>"
+        self._add(inner, closed)
+
+    def _add(self, inner: str, closed: str | None) -> None:
         self.parts.append(inner if closed is None else f"<details><summary>{escape(closed)}</summary>{inner}</details>")
 
     def html(self) -> str:

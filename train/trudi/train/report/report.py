@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -106,7 +106,12 @@ def what_was_run(gathered: Gathered) -> Section:
             [_told(run, with_state=True) for run in unfinished],
         )
     for about in gathered.abouts:
-        section.facts([(key, _plain(value)) for key, value in about.items() if value not in (None, "", {}, [])])
+        told = {key.replace("_", " "): value for key, value in about.items() if value not in (None, "", {}, [])}
+        section.facts([(key, _plain(value)) for key, value in told.items() if not isinstance(value, dict)])
+        for key, value in told.items():
+            if isinstance(value, dict):
+                each = cast("dict[str, Any]", value)
+                section.table(("of", key), [[text(name), _told_cell(one)] for name, one in each.items()], closed=key)
     done = len(gathered.runs) - len(failed) - len(unfinished)
     commits = dict.fromkeys(run.commit for run in gathered.runs if run.commit)
     machines = dict.fromkeys(run.machine for run in gathered.runs if run.machine)
@@ -442,7 +447,15 @@ def _mode_rows(picture: Picture) -> list[list[Cell]]:
 
 
 def _plain(value: Any) -> str:
+    """What a source says of itself, in words."""
+    if isinstance(value, list):
+        return ", ".join(map(_plain, cast("list[Any]", value)))
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def _told_cell(value: Any) -> Cell:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number(float(value), f"{value:g}") if is_number else text(_plain(value), long=True)
 
 
 def _range(values: Sequence[float], digits: int) -> str:
