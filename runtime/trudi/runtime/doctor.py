@@ -42,6 +42,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "plot": {"matplotlib": "matplotlib"},
     "report": {"torch": "torch", "scipy": "scipy", "matplotlib": "matplotlib"},
     "video": {"imageio_ffmpeg": "imageio-ffmpeg"},
+    "cluster": {"submitit": "submitit"},
     "export": {"torch": "torch", "onnx": "onnx", "onnxscript": "onnxscript"},
     "cuda": {"cuda.bindings.runtime": "cuda-bindings"},
     "tensorrt-rtx": {"tensorrt_rtx": "tensorrt_rtx"},
