@@ -153,7 +153,7 @@ def test_equal_steps_and_equal_time_take_those_whose_budgets_are_equal(tmp_path)
         return a_run(variant, seed, steps=[steps * s for s in shares], returns=returns, cpu=[seconds * s for s in shares])
 
     runs = [curve("slow", 1000, 600, 100.0), curve("slow", 980, 600, 200.0, seed=1), curve("fast", 1005, 300, 80.0)]
-    runs += [curve("fast, longer", 2200, 660, 120.0)]
+    runs += [curve("fast, longer", 2200, 660, 120.0), curve("neither", 1025, 720, 90.0)]  # 990 and 600 are the first's
     found = gathered(tmp_path, runs)
     steps, time = (comparison(found, "t", axis) for axis in ("steps", "time"))
     # At 980 steps: slow's 200 and, of its other run, the 75 of 750 steps; fast's 60 of 754.

@@ -154,7 +154,7 @@ def to_svg(panel: Panel) -> str:
         FigureCanvasSVG(figure)
         panel.draw(figure)
         text = StringIO()
-        figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+        figure.savefig(text, format="svg")
     body = text.getvalue()
     return _own_ids(_shorter(body[body.index("<svg") :]), panel.name).strip()
 
@@ -187,7 +187,7 @@ def look() -> Generator[None]:
 
 def _shorter(svg: str) -> str:
     """Without what a page does not need: a tenth of a point is finer than a screen, and a size in points fits no phone."""
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)  # the date, above all
     svg = re.sub(r' (?:width|height)="[0-9.]+pt"', "", svg)
     svg = re.sub(r' xmlns:xlink="[^"]*"| version="1.1"', "", svg).replace("xlink:href", "href")
     svg = re.sub(r" transform=\"rotate\(-0 [^)]*\)\"| ?font-family: 'DejaVu Sans', sans-serif;", "", svg)
