@@ -265,6 +265,7 @@ def test_what_is_no_budget_is_refused(text):
         parse_budget(text)
 
 
+SAME = defaultdict(lambda: 1.0)
 SPEEDS = {cell("trudi"): 0.5, cell("reppo"): 0.2, cell("reppo-as-long-as-trudi"): 0.25}
 
 
@@ -382,7 +383,7 @@ def test_what_would_change_existing_runs_is_refused(tmp_path, changes, says):
 )
 def test_mistakes_in_a_file_are_named(tmp_path, changes, says):
     with pytest.raises(TrainError, match=says):
-        planned(tmp_path, speeds=defaultdict(lambda: 1.0), **changes)
+        planned(tmp_path, speeds=SAME, **changes)
 
 
 @pytest.mark.parametrize(
@@ -442,7 +443,8 @@ def test_a_dry_run_says_what_would_be_run(tmp_path, capsys):
 
 
 def test_options_that_a_plan_says_are_options_of_training(tmp_path):
-    plan, configs, _ = planned(tmp_path, variants=REPPO)
+    steps = {"overrides": {"policy": {"steps": 4}}}  # beside the task's own width
+    plan, configs, _ = planned(tmp_path, variants={"trudi": {}, "reppo": {"algo": "reppo"}, "steps": steps}, speeds=SAME)
     for one in plan.cells:
         args, _ = train.parse([one.task, *one.options])
         assert args.cfg == configs[one.name]
@@ -468,10 +470,11 @@ def test_a_launched_program_is_pinned_deaf_and_dies_with_its_parent(tmp_path):
         "time.sleep(300)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", parent])
-    wait_for(lambda: processes("sleep(300)", mark, "import time; time"))
+    own = f"time.sleep(300)\0{mark}"  # the parent's command line has the words too, but not side by side
+    wait_for(lambda: processes(own))
     process.kill()
     process.wait()
-    wait_for(lambda: not processes("import time; time.sleep(300)\0", mark))
+    wait_for(lambda: not processes(own))
     # The parent that it was started for is gone already: it does not begin.
     late = launched([sys.executable, "-c", "print(1)"])
     late[4] = "1"
