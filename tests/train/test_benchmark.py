@@ -462,19 +462,19 @@ def test_a_launched_program_is_pinned_deaf_and_dies_with_its_parent(tmp_path):
     child = "import os, signal; print(os.sched_getaffinity(0), signal.pthread_sigmask(0, ()) >= {2, 15})"
     done = subprocess.run(launched([sys.executable, "-c", child], [core]), capture_output=True, text=True, check=True)
     assert done.stdout.strip() == f"{{{core}}} True"
-    mark = f"mark-{os.getpid()}"
+    begun = tmp_path / "begun"
+    child = f"import pathlib, time; pathlib.Path({str(begun)!r}).touch(); time.sleep(300)"
     parent = (
         "import subprocess, sys, time\n"
         "from trudi.train.benchmark.launch import launched\n"
-        f"subprocess.Popen(launched([sys.executable, '-c', 'import time; time.sleep(300)', '{mark}']))\n"
+        f"subprocess.Popen(launched([sys.executable, '-c', {child!r}]))\n"
         "time.sleep(300)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", parent])
-    own = f"time.sleep(300)\0{mark}"  # the parent's command line has the words too, but not side by side
-    wait_for(lambda: processes(own))
+    wait_for(begun.exists)
     process.kill()
     process.wait()
-    wait_for(lambda: not processes(own))
+    wait_for(lambda: not processes(str(begun)))
     # The parent that it was started for is gone already: it does not begin.
     late = launched([sys.executable, "-c", "print(1)"])
     late[4] = "1"
