@@ -205,7 +205,7 @@ def _iterations(budget: Budget, cfg: TrainCfg, name: str, times: Mapping[str, fl
 def _required(times: Mapping[str, float | None], name: str) -> float:
     seconds = times.get(name)
     if seconds is None:
-        raise TrainError(f"{name}: its length follows from its speed, which was not measured")
+        raise TrainError(f"{name}: its length follows from its speed, which was not measured (--calibration-iterations)")
     return seconds
 
 
