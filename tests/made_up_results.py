@@ -47,6 +47,7 @@ def run(task, variant, seed, state="done"):
     if algo != "ppo":
         diagnostics |= {"actor/kl": 0.2 * wave, "actor/kl_max": 2.0 * wave**2, "actor/outside_fraction": 0.1 * wave**2}
         diagnostics |= {"duals/alpha": 0.1 * wave**2, "duals/lambda": 0.01 * wave**2, "actor/entropy": -10.0 * wave}
+        diagnostics["actor/entropy_target"] = np.full(ROWS, {"trudi": -8.0}.get(algo, -1.0))
         diagnostics |= {"policy/step_std_mean": 0.7 * wave, "critic/loss": 1.5 * wave}
     if algo == "trudi":
         diagnostics["policy/friction_mean"] = 0.3 * wave
@@ -62,7 +63,6 @@ def run(task, variant, seed, state="done"):
         machine="x86_64, 2 cores",
         algo=algo,
         bound=None if algo == "ppo" or "no trust region" in variant else 0.3,
-        entropy_target={"trudi": -4.0, "reppo": -0.5}.get(algo),
         curve=_columns(curve),
         diagnostics=_columns(diagnostics),
         final={"ode": _column(returns[-1] + 30.0 * random.standard_normal(20))} if state == "done" else {},

@@ -349,6 +349,7 @@ class Learner(Loop):
 
         means = {key: float(value) for key, value in metrics.items()}
         means |= self.rollout_metrics(rollout)
+        means["actor/entropy_target"] = entropy_target
         means["critic/target_mean"] = float(batch.target.mean())
         means["critic/target_max"] = float(batch.target.max())
         means["time/collect_s"] = collected - started

@@ -28,6 +28,7 @@ DIAGNOSTICS = (
     "actor/kl_max",
     "actor/outside_fraction",
     "actor/entropy",
+    "actor/entropy_target",
     "duals/alpha",
     "duals/lambda",
     "policy/step_std_mean",
@@ -69,8 +70,6 @@ class RunResult:
     """`algo` of its configuration."""
     bound: float | None = None
     """The trust region's, in nats; None where there is none."""
-    entropy_target: float | None = None
-    """Of H, per action dimension, in nats; None where there is none."""
     curve: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, "tuple[float, ...]"])
     """Evaluations in order: the columns `env_steps`, `elapsed_s` (wall-clock), `cpu_s` (processor time of the process, all
     threads: the wall-clock of a run that has one core to itself), `return_mean` and `return_std`."""
@@ -166,7 +165,6 @@ def result_of(
         machine=about.get("machine") or machine(),
         algo=cfg.algo,
         bound=cfg.trust_region.bound if is_bounded else None,
-        entropy_target=None if cfg.algo == "ppo" else cfg.duals.entropy_target(cfg.algo),
         curve={key: tuple(row.get(source, _NAN) for row in measured) for key, source in CURVE.items()},
         diagnostics={
             "env_steps": tuple(row["time/env_steps"] for row in kept),
