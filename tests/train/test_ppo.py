@@ -31,7 +31,7 @@ TINY = TrainCfg(
     max_iterations=6,
     save_every=2,
     keep_checkpoints=10,
-    ppo=PpoCfg(hidden=(16,), epochs=2, mini_batches=4),
+    ppo=PpoCfg(hidden=(16,), rollout_steps=32, epochs=2, mini_batches=4, schedule="adaptive"),
     evaluation=EvalCfg(every=3, episodes=2),
 )
 
@@ -151,6 +151,25 @@ def test_an_iteration_is_several_rounds():
     assert {int(one["step"]) for one in moments.values()} == {16}
     assert int(learner.agent.actor.obs_normalizer.count) == 2 * 64
     assert metrics["actor/kl_max"] > metrics["actor/kl"] > 0.0
+
+
+def test_the_step_size_falls_to_zero_over_the_run(tmp_path):
+    """A linear schedule: 1, 3/4, 2/4 and 1/4 of the start; resumed in the middle it goes on there."""
+    cfg = replace(TINY, max_iterations=4, ppo=replace(TINY.ppo, schedule="linear", learning_rate=0.008))
+    run(tmp_path / "r", cfg)
+    folder = RunFolder.open(tmp_path / "r")
+    learner = run(tmp_path / "r", cfg, resume=folder.load_checkpoint("2"))
+    assert [row["ppo/learning_rate"] for row in read_metrics(tmp_path / "r" / METRICS)] == [0.008, 0.006, 0.004, 0.002]
+    assert learner.algorithm.optimizer.param_groups[0]["lr"] == 0.002
+
+
+def test_mean_actions_start_near_zero_and_spread_as_told():
+    learner = OnEnv(replace(TINY, num_envs=3, ppo=PpoCfg(init_std=0.7)), Scripted())
+    x = torch.linspace(-3.0, 3.0, 50)[:, None]
+    actor = learner.agent.actor
+    actor(grouped(Observation(x, x)), stochastic_output=True)
+    assert float(actor.output_mean.detach().abs().max()) < 0.05
+    assert actor.output_std[0].tolist() == pytest.approx([0.7, 0.7])
 
 
 @pytest.mark.parametrize("cut_at", ["2", "4"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
@@ -27,11 +28,18 @@ __all__ = ["PPO", "PpoAgent", "RolloutStorage", "drawing_from", "grouped", "make
 
 GROUPS = {"actor": ["policy"], "critic": ["critic"]}
 """Which of an observation's groups each network sees."""
+ACTOR_GAIN = 0.01
+"""Scale of the actor's last layer at the start."""
 
 
 def grouped(observation: Observation) -> TensorDict:
     """An observation as rsl_rl takes it: the groups `policy` and `critic`, each (envs, size)."""
     return TensorDict({"policy": observation.actor, "critic": observation.critic}, batch_size=[len(observation.actor)])
+
+
+def _gains(mlp: nn.Sequential, last: float) -> Any:
+    """The scale of each layer's orthogonal matrix, in the form in which rsl_rl takes a list of them."""
+    return [math.sqrt(2.0)] * (len(mlp) - 1) + [last]
 
 
 @contextmanager
@@ -71,6 +79,9 @@ class PpoAgent(nn.Module):
 
         self.actor = model("actor", env.action_size, distribution)
         self.critic = model("critic", 1, None)
+        if settings.orthogonal:
+            self.actor.mlp.init_weights(_gains(self.actor.mlp, ACTOR_GAIN))
+            self.critic.mlp.init_weights(_gains(self.critic.mlp, 1.0))
 
     def values(self, observation: Observation) -> Tensor:
         """V(s) of each observation (envs,)."""

@@ -39,7 +39,7 @@ def make_algorithm(cfg: TrainCfg, agent: PpoAgent, env: VectorEnv) -> PPO:
         learning_rate=settings.learning_rate,
         max_grad_norm=settings.max_grad_norm,
         use_clipped_value_loss=settings.clip_value_loss,
-        schedule=settings.schedule,
+        schedule="adaptive" if settings.schedule == "adaptive" else "fixed",  # a linear one is set by `PpoLearner`
         desired_kl=settings.desired_kl,
         device=device,
     )
@@ -77,6 +77,7 @@ class PpoLearner(Loop):
     def iterate(self) -> dict[str, float]:
         """T steps of M environments, in rounds of `ppo.rollout_steps` with an update after each."""
         started = time.monotonic()
+        self.set_learning_rate()
         rounds = self.cfg.rollout_steps // self.algorithm.storage.num_transitions_per_env
         with drawing_from(self.generator):
             parts, ended = zip(*(self.learn() for _ in range(rounds)), strict=True)
@@ -84,6 +85,14 @@ class PpoLearner(Loop):
         metrics = combined(parts) | self.simulator_metrics(joined(ended))
         metrics["time/collect_s"] *= rounds
         return metrics | {"time/steps_per_s": self.cfg.steps_per_iteration / (time.monotonic() - started)}
+
+    def set_learning_rate(self) -> None:
+        """The step size of this iteration, where the schedule is linear."""
+        settings, algorithm = self.cfg.ppo, self.algorithm
+        if settings.schedule == "linear":
+            algorithm.learning_rate = settings.learning_rate * (1.0 - self.counters.iteration / self.cfg.max_iterations)
+            for group in algorithm.optimizer.param_groups:
+                group["lr"] = algorithm.learning_rate
 
     def learn(self) -> tuple[dict[str, float], EpisodeStats]:
         """One round: collect, compute returns and advantages, update. Returns its metrics and the episodes that ended."""

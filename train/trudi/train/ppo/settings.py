@@ -14,27 +14,30 @@ Activation = Literal["elu", "selu", "relu", "lrelu", "tanh", "sigmoid", "softplu
 class PpoCfg:
     """rsl_rl's PPO (`--algo ppo`). The defaults are for DeepMind control tasks on a CPU (docs/baselines.md)."""
 
-    hidden: tuple[int, ...] = (256, 128)
+    hidden: tuple[int, ...] = (128, 128)
     """Widths of the hidden layers, actor and critic each."""
-    activation: Activation = "elu"
+    activation: Activation = "tanh"
     """Between them."""
+    orthogonal: bool = True
+    """Whether weights start as orthogonal matrices, the actor's last ones a hundredth of that: its mean actions are then 0
+    everywhere. Otherwise as torch draws them, which is what rsl_rl's own runner does."""
     rollout_steps: int = 32
     """Steps of every environment from one update to the next: an iteration's `rollout_steps` hold several such rounds, or a
     shorter one."""
-    learning_rate: float = 1e-3
-    """Adam's step size, at the start where the schedule is adaptive."""
-    schedule: Literal["adaptive", "fixed"] = "adaptive"
-    """`adaptive` divides the step size by 1.5 at a minibatch whose KL is beyond twice `desired_kl`, and multiplies it by 1.5
-    below half of it."""
+    learning_rate: float = 5e-4
+    """Adam's step size; at the start, where the schedule changes it."""
+    schedule: Literal["linear", "fixed", "adaptive"] = "linear"
+    """`linear` lets the step size fall to 0 over the run. `adaptive`, which rsl_rl's users have, divides it by 1.5 at a
+    minibatch whose KL is beyond twice `desired_kl`, and multiplies it by 1.5 below half of it."""
     desired_kl: float = 0.01
     """KL divergence of the old policy from the new one that the adaptive schedule aims at, in nats."""
-    epochs: int = 5
+    epochs: int = 10
     """Passes over the samples."""
-    mini_batches: int = 16
-    """Minibatches that the samples of an iteration are cut into."""
+    mini_batches: int = 8
+    """Minibatches that the samples of an update are cut into."""
     clip: float = 0.2
     """The probability ratio is clipped to 1 -+ this."""
-    entropy_coef: float = 0.0
+    entropy_coef: float = 0.002
     """Weight of the entropy in the loss."""
     value_loss_coef: float = 1.0
     """Weight of the value loss."""
