@@ -95,14 +95,14 @@ def comparison_panels(found: Aggregates, looks: Mapping[str, Style]) -> list[Pan
     ]
 
 
-def diagnostic_panels(gathered: Gathered, task: str, looks: Mapping[str, Style], actions: int | None) -> list[Panel]:
-    """A panel for each diagnostic that some run on the task has. `actions`: elements of its action, where known."""
+def diagnostic_panels(gathered: Gathered, task: str, looks: Mapping[str, Style]) -> list[Panel]:
+    """A panel for each diagnostic that some run on the task has."""
     runs = [run for run in gathered.runs if run.task == task]
     return [
         Panel(
             f"diagnostics-{slug(task)}-{slug(key)}",
             f"{title} on {task}",
-            lambda figure, key=key: _draw_diagnostic(figure, gathered, task, key, looks, actions),
+            lambda figure, key=key: _draw_diagnostic(figure, gathered, task, key, looks),
         )
         for key, title in DIAGNOSTIC_TITLES.items()
         if any(len(diagnostic_of(run, key)[0]) for run in runs)
@@ -226,9 +226,7 @@ def _draw_profiles(figure: FigureBase, found: Aggregates, looks: Mapping[str, St
     label_ends(axes, ends)
 
 
-def _draw_diagnostic(
-    figure: FigureBase, gathered: Gathered, task: str, key: str, looks: Mapping[str, Style], actions: int | None
-) -> None:
+def _draw_diagnostic(figure: FigureBase, gathered: Gathered, task: str, key: str, looks: Mapping[str, Style]) -> None:
     axes = add_axes(figure, DIAGNOSTIC_TITLES[key])
     axes.title.set_fontsize(8.5)
     ends: list[tuple[str, float, float, str]] = []
@@ -241,9 +239,9 @@ def _draw_diagnostic(
         ends.append(_draw_mean(axes, variant, look, found, MILLION))
         if key == "actor/kl":
             levels |= {f"bound {run.bound:g}": (run.bound, INK) for run in runs if run.bound is not None}
-        if key == "actor/entropy" and actions is not None:
-            targets = [run.entropy_target * actions for run in runs if run.entropy_target is not None]
-            levels = {f"target {target:g}": (target, look.color) for target in targets} | levels
+        if key == "actor/entropy":
+            targets = {target for run in runs for target in diagnostic_of(run, f"{key}_target")[1]}
+            levels = {f"target {target:g}": (target, look.color) for target in sorted(targets)} | levels
     heights = np.concatenate([np.asarray(line.get_ydata(), dtype=np.float64) for line in axes.lines] or [np.ones(1)])
     if key in LOGARITHMIC and 0.0 < 10.0 * heights.min() < heights.max():  # within a decade its axis would have no numbers
         axes.set_yscale("log")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from trudi.train.config import parse_values, presets_folder, read_yaml
 from trudi.train.errors import TrainError
 
 FOLDER = "published"
-ACTIONS, SAME_AS = "actions", "same_as"
+SAME_AS = "same_as"
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class PublishedFile:
     same_as: list[str]
     """Our names of its tasks, with `{name}` for theirs; none where no task of ours is the same."""
     tasks: dict[str, dict[str, Any]]
-    """By their names: for each column [mean, standard deviation] or [mean]; `actions`, elements of an action; `same_as`."""
+    """By their names: for each column [mean, standard deviation] or [mean]; `same_as`."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +50,6 @@ class Published:
     about: PublishedFile
     figures: Mapping[str, Mapping[str, Figure]]
     """By task, then by column."""
-    actions: Mapping[str, int]
-    """Elements of a task's action, where it is known."""
 
     def named(self, task: str) -> str | None:
         """Their name of our `task`, where they have it."""
@@ -65,15 +63,6 @@ class Published:
 def read_published(folder: Path | None = None) -> list[Published]:
     """Every file of configs/published, or of another folder; TrainError names what is wrong with one."""
     return [_read(path) for path in sorted((folder or presets_folder() / FOLDER).glob("*.yaml"))]
-
-
-def action_size(task: str, published: Sequence[Published]) -> int | None:
-    """Elements of the action of a task of ours, as far as these files know."""
-    for one in published:
-        name = one.named(task)
-        if name is not None and name in one.actions:
-            return one.actions[name]
-    return None
 
 
 def listing(published: list[Published]) -> str:
@@ -93,10 +82,10 @@ def _read(path: Path) -> Published:
     about = parse_values(PublishedFile, read_yaml(path), str(path))
     figures: dict[str, dict[str, Figure]] = {}
     for task, row in about.tasks.items():
-        if unknown := set(row) - set(about.columns) - {ACTIONS, SAME_AS}:
+        if unknown := set(row) - set(about.columns) - {SAME_AS}:
             raise TrainError(f"{path}: {task} has {', '.join(sorted(unknown))}, which columns does not name")
         figures[task] = {key: _figure(row[key], f"{path}: {task}: {key}") for key in about.columns if key in row}
-    return Published(about, figures, {task: int(row[ACTIONS]) for task, row in about.tasks.items() if ACTIONS in row})
+    return Published(about, figures)
 
 
 def _figure(value: Any, where: str) -> Figure:

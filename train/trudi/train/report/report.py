@@ -17,7 +17,7 @@ from trudi.train.report.aggregates import RESAMPLES, Aggregates, Estimate, aggre
 from trudi.train.report.curves import NEAR, TOLERANCE, Axis, Comparison, bootstrap_interval, comparison
 from trudi.train.report.denoising import BANDWIDTH, VALLEY, Picture, find_modes
 from trudi.train.report.page import Cell, Section, number, page, significant, spread, text
-from trudi.train.report.published import Published, action_size
+from trudi.train.report.published import Published
 from trudi.train.report.sources import Gathered, final_score, has_cpu_time, last, mean_of, seconds
 from trudi.train.report.style import Panel, slug, styles, to_png
 from trudi.train.results import RunResult
@@ -43,7 +43,6 @@ class Report:
 
     def write(self, folder: Path) -> list[Path]:
         """Writes the page and the figures' PNGs; returns their paths. The same input gives the same bytes."""
-        looks = styles(self.gathered.variants)
         found = aggregate(self.gathered)
         drawn = self._figures(found)
         sections = [
@@ -52,7 +51,7 @@ class Report:
             final_scores(self.gathered),
             *(equal_budgets(self.gathered, axis) for axis in ("steps", "time")),
             aggregates(found, drawn),
-            trust_region(self.gathered, drawn, self.published, looks),
+            trust_region(self.gathered, drawn),
             denoising(self.pictures, drawn, self.notes),
             published_figures(self.gathered, self.published),
             all_runs(self.gathered),
@@ -77,8 +76,7 @@ class Report:
         drawn["aggregates"] = figures.aggregate_panels(found, looks) if is_compared else []
         drawn["comparisons"] = figures.comparison_panels(found, looks) if is_compared else []
         for task in self.gathered.tasks:
-            actions = action_size(task, self.published)
-            drawn[_diagnostics(task)] = figures.diagnostic_panels(self.gathered, task, looks, actions)
+            drawn[_diagnostics(task)] = figures.diagnostic_panels(self.gathered, task, looks)
         for picture in self.pictures:
             drawn[_denoising(picture)] = figures.denoising_panels(picture)
         return drawn
@@ -254,16 +252,14 @@ def aggregates(found: Aggregates, drawn: Mapping[str, Sequence[Panel]]) -> Secti
     return section
 
 
-def trust_region(
-    gathered: Gathered, drawn: Mapping[str, Sequence[Panel]], published: Sequence[Published], looks: Mapping[str, Any]
-) -> Section:
+def trust_region(gathered: Gathered, drawn: Mapping[str, Sequence[Panel]]) -> Section:
     """Diagnostics over steps."""
     section = Section("Trust region")
     section.text(
         "Means over seeds, over environment steps. The mean KL between an iteration's old and new policy should stay "
         "below its bound (dashed): states at or beyond it learn from the trust region and not from Q. lambda, the "
         "weight of that, rises while the mean KL is above the bound. alpha, the weight of the entropy, falls while H is "
-        "above its target (dashed, where the size of the task's action is known). A policy that stops exploring shows "
+        "above its target (dashed). A policy that stops exploring shows "
         "in the noise of a step and in the friction; throughput is that of one process on a machine that others may "
         "share.",
     )
@@ -271,17 +267,6 @@ def trust_region(
     for index, (task, each) in enumerate(panels):
         if each:
             section.figures(each, closed=None if index == 0 and len(panels) == 1 else task)
-    unknown = [task for task, each in panels if each and action_size(task, published) is None]
-    if unknown:
-        targets = dict.fromkeys(
-            f"{run.variant}: {run.entropy_target:g}"
-            for run in gathered.runs
-            if run.entropy_target is not None and run.task in unknown
-        )
-        if targets:
-            section.text(
-                f"Targets of H per action element, where the number of elements is not known: {'; '.join(targets)}."
-            )
     if not any(each for _, each in panels):
         section.parts.clear()
     return section
