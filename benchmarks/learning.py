@@ -13,14 +13,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
 
-from trudi.train.runfolder import ABOUT, METRICS, read_metrics
+from trudi.train.runfolder import ABOUT, METRICS, machine, read_metrics
 
 HERE = Path(__file__).parent
 LAST_EVALUATIONS = 5
@@ -140,18 +139,6 @@ def write_table(done: list[tuple[Entry, Path]]) -> None:
     machines = sorted({f"- commit {row['commit']}: {row['machine']}" for row in rows})
     lines += ["", "Machines:", "", *machines]
     (HERE / "learning.md").write_text("\n".join(lines) + "\n")
-
-
-def machine() -> str:
-    cores = len(os.sched_getaffinity(0))
-    return f"{platform.machine()}, {cores} cores, {_processor()}, Python {platform.python_version()}"
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            return line.split(":")[1].strip()
-    return "unknown processor"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -19,7 +18,7 @@ from typing import Any, Literal, cast
 from pydantic import TypeAdapter, ValidationError
 
 from trudi.train.errors import TrainError
-from trudi.train.runfolder import ABOUT, METRICS, RunFolder, read_metrics
+from trudi.train.runfolder import ABOUT, METRICS, RunFolder, machine, read_metrics
 
 FORMAT_VERSION = 1
 State = Literal["waiting", "running", "interrupted", "failed", "done"]
@@ -174,11 +173,6 @@ def result_of(
     )
 
 
-def machine() -> str:
-    """This machine in a few words."""
-    return f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {_processor()}, Python {platform.python_version()}"
-
-
 _NAN = float("nan")
 
 
@@ -187,14 +181,6 @@ def _about(path: Path) -> dict[str, Any]:
         return json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
 
 
 def _short(value: Any) -> Any:
