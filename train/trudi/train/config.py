@@ -17,6 +17,7 @@ from trudi.train.critic import CriticCfg
 from trudi.train.envs.base import SimCfg
 from trudi.train.errors import TrainError, near_matches
 from trudi.train.evaluation import EvalCfg
+from trudi.train.init.settings import InitCfg
 from trudi.train.policy import PolicyCfg
 from trudi.train.ppo.settings import PpoCfg
 from trudi.train.trust_region import TrustRegionCfg
@@ -63,6 +64,7 @@ class TrainCfg:
     keep_checkpoints: int = 2
     """Numbered checkpoints kept beside `best`."""
     sim: SimCfg = field(default_factory=SimCfg)
+    init: InitCfg = field(default_factory=InitCfg)
     policy: PolicyCfg = field(default_factory=PolicyCfg)
     critic: CriticCfg = field(default_factory=CriticCfg)
     trust_region: TrustRegionCfg = field(default_factory=TrustRegionCfg)
@@ -81,6 +83,8 @@ class TrainCfg:
         if self.seed < 0:
             raise TrainError(f"seed is {self.seed}; it may not be negative")
         if self.algo == "ppo":
+            if self.init.policy is not None:
+                raise TrainError("--algo ppo does not start from a given policy (--init-from): use --algo trudi or reppo")
             self.ppo.check(self.num_envs, self.rollout_steps, self.evaluation.sampler)
 
     @property

@@ -21,14 +21,14 @@ from trudi.train.checkpoint import Checkpoint, Counters
 from trudi.train.config import TrainCfg, differences
 from trudi.train.devices import configure_cpu
 from trudi.train.distributed import ALONE, Ranks, combined, generator_seed
-from trudi.train.envs.base import EpisodeStats, Restartable, VectorEnv
+from trudi.train.envs.base import EpisodeStats, Observation, Restartable, VectorEnv
 from trudi.train.envs.registry import backend_of, make_env
 from trudi.train.errors import TrainError
 from trudi.train.evaluation import EvalResult, borrowed, evaluate
 from trudi.train.policy import DenoisingPolicy
-from trudi.train.rollout import Collector, Rollout
+from trudi.train.rollout import Batch, Collector, Rollout
 from trudi.train.runfolder import MetricsLog
-from trudi.train.update import NonFiniteError, require_finite, update
+from trudi.train.update import Metrics, NonFiniteError, require_finite, update
 
 MAX_RETRIES = 3
 RETURN_WINDOW = 100
@@ -214,13 +214,13 @@ class Loop(ABC):
         mean = {"rollout/return_mean": sum(recent) / len(recent)} if recent else {}
         return mean | {f"simulator/{name}": value for name, value in self.env.log().items()}
 
-    def evaluate(self) -> EvalResult:
-        """The policy's score; training's random numbers are untouched.
+    def evaluate(self, measure: Callable[[VectorEnv], EvalResult] | None = None) -> EvalResult:
+        """The policy's score, or what `measure` finds in its place; training's random numbers are untouched.
 
         On fresh environments, or on training's own where the process can have no others: all of them take part then, and
         training starts them over.
         """
-        cfg = self.cfg.evaluation
+        cfg, measure = self.cfg.evaluation, measure or self.measure
         if not backend_of(self.cfg.task).is_alone:
             env = make_env(
                 self.cfg.task,
@@ -230,9 +230,9 @@ class Loop(ABC):
                 stagger=False,
                 sim=replace(self.cfg.sim, render=False),
             )
-            return self.measure(env)
+            return measure(env)
         with borrowed(self.env, cfg.seed) as env:
-            result = self.measure(env)
+            result = measure(env)
         self.restart_simulator()
         return result
 
@@ -339,22 +339,32 @@ class Learner(Loop):
             collected = time.monotonic()
             batch = rollout.to_batch(agent, cfg.gamma, cfg.lam)
             require_finite({"return target": batch.target})
-        entropy_target = cfg.duals.entropy_target(cfg.algo) * agent.policy.action_size
-        with self.ranks.sharing(NonFiniteError):
-            metrics = update(
-                agent, self.optimizers, batch, cfg.update, cfg.trust_region, entropy_target, self.generator, cfg.threads
-            )
-        agent.update_normalizers(rollout.raw, self.ranks)
-        agent.sync_old_policy()
+        metrics = self.learn(batch, rollout.raw)
 
         means = {key: float(value) for key, value in metrics.items()}
         means |= self.rollout_metrics(rollout)
-        means["actor/entropy_target"] = entropy_target
+        means["actor/entropy_target"] = self.entropy_target
         means["critic/target_mean"] = float(batch.target.mean())
         means["critic/target_max"] = float(batch.target.max())
         means["time/collect_s"] = collected - started
         means["time/steps_per_s"] = cfg.steps_per_iteration / (time.monotonic() - started)
         return means
+
+    @property
+    def entropy_target(self) -> float:
+        """Target of H, in nats, over all action dimensions."""
+        return self.cfg.duals.entropy_target(self.cfg.algo) * self.agent.policy.action_size
+
+    def learn(self, batch: Batch, raw: Observation) -> Metrics:
+        """Critic, policy and duals from an iteration's samples, the statistics from their `raw` observations (T, M, ...)."""
+        cfg, agent = self.cfg, self.agent
+        with self.ranks.sharing(NonFiniteError):
+            metrics = update(
+                agent, self.optimizers, batch, cfg.update, cfg.trust_region, self.entropy_target, self.generator, cfg.threads
+            )
+        agent.update_normalizers(raw, self.ranks)
+        agent.sync_old_policy()
+        return metrics
 
     def rollout_metrics(self, rollout: Rollout) -> dict[str, float]:
         """What the collected data says of the policy as it trains, under SDE noise."""

@@ -5,6 +5,7 @@ git.diff        uncommitted changes             metrics.jsonl   one line an iter
 events.*        the same for TensorBoard        checkpoints/    see `checkpoint`
 robot.yaml      the robot, where the simulator can describe it (docs/robots.md)
 videos/         films of the training (`--video`)
+init.json       the policy that training started from (`--init-from`)
 
 A student's has three more (see `distill`): distill.yaml, teacher/ and, at its end, distill.json.
 """
@@ -17,6 +18,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TextIO
@@ -42,6 +44,7 @@ PACKAGES = (
     "pydantic",
 )
 CONFIG, ABOUT, DIFF, METRICS, CHECKPOINTS = "config.yaml", "run.json", "git.diff", "metrics.jsonl", "checkpoints"
+INIT = "init.json"
 DISTILL, TEACHER, VERDICT = "distill.yaml", "teacher", "distill.json"
 
 
@@ -77,6 +80,13 @@ class RunFolder:
         """The robot file that the simulator gave, if it gave one. A resumed run writes it again: it may train for longer."""
         if text is not None:
             (self.path / ROBOT_FILE).write_text(text)
+
+    def write_init(self, source: Mapping[str, Any]) -> None:
+        """What the policy was that training starts from."""
+        try:
+            (self.path / INIT).write_text(json.dumps(source, indent=2) + "\n")
+        except OSError as error:
+            raise TrainError(f"the run folder {self.path} cannot be written: {error.strerror}") from None
 
     @property
     def is_student(self) -> bool:

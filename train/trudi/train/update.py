@@ -122,6 +122,20 @@ def update(
     return {key: torch.stack([record[key] for record in records]).mean() for key in records[0]}
 
 
+def learn_critic(agent: Agent, optimizers: Optimizers, batch: Batch, cfg: UpdateCfg, generator: torch.Generator) -> Metrics:
+    """As `update`, with policy and duals held: the critic's steps alone, and what the policy's metrics are then."""
+    records = [update_critic(agent.critic, optimizers, batch[index]) for index in minibatches(len(batch), cfg, generator)]
+    require_finite_records(records)
+    require_finite({f"parameter {name}": parameter for name, parameter in agent.critic.named_parameters()})
+    with torch.no_grad():
+        chain = agent.policy.sample(batch.observation.actor, agent.policy.draw_noise(len(batch), generator))
+    zero = torch.zeros_like(batch.target[0])
+    held = {f"actor/{name}": zero for name in ("kl", "kl_max", "outside_fraction", "grad_norm")}
+    held |= {"actor/loss": (agent.duals.alpha.detach() * chain.log_prob).mean(), "actor/entropy": -chain.run_cost.mean()}
+    held |= {"duals/alpha": agent.duals.alpha.detach(), "duals/lambda": agent.duals.lam.detach()}
+    return held | {key: torch.stack([record[key] for record in records]).mean() for key in records[0]}
+
+
 def require_finite_records(records: list[Metrics]) -> None:
     """Raises NonFiniteError naming the first minibatch, and in it the first metric, that is not finite."""
     keys = list(records[0])

@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 import time
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, cast
 
 import tyro
 
 from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
-from trudi.train.checkpoint import Checkpoint
+from trudi.train.checkpoint import LAST, Checkpoint
 from trudi.train.commands.common import parse_arguments
 from trudi.train.config import RESUMABLE_CHANGES, TrainCfg, differences, load_config
 from trudi.train.display import Display, ppo_status, training_status
@@ -21,6 +21,7 @@ from trudi.train.envs.filming import Camera
 from trudi.train.envs.manager_based import ManagerBasedEnv
 from trudi.train.envs.registry import finish, prepare, split_task
 from trudi.train.errors import TrainError
+from trudi.train.init.loop import WarmStart
 from trudi.train.loop import Learner, Loop
 from trudi.train.runfolder import CHECKPOINTS, MetricsLog, RunFolder, require_free
 
@@ -54,11 +55,13 @@ class TrainArgs:
 
 
 def spelled_out(argv: list[str]) -> list[str]:
-    """The command line with the short forms of the two ablations, `--trust-region none` and `--steps N`, in full."""
+    """The command line with the short forms `--init-from POLICY`, `--trust-region none` and `--steps N` in full."""
     full: list[str] = []
     for word in argv:
         if word == "none" and full[-1:] == ["--trust-region"]:
             full[-1:] = ["--trust-region.direction", word]
+        elif word.split("=")[0] == "--init-from":
+            full.append(word.replace("-from", ".policy", 1))
         elif word.startswith("--steps") and word[7:8] in ("", "="):
             full.append(f"--policy{word.replace('--', '.', 1)}")
         elif word == "--trust-region=none":
@@ -93,6 +96,10 @@ def parse(argv: list[str]) -> tuple[TrainArgs, RunFolder | None]:
     else:
         cfg = load_config(known.config, task)
     rest = spelled_out(rest)
+    if folder is not None and any(word.split("=")[0] == "--init.policy" for word in rest):
+        raise TrainError(
+            "--init-from cannot be combined with --resume: the run has started, and goes on from its checkpoint"
+        )
     if not wants_help:
         rest = prepare(cfg.task, rest)
     args = parse_arguments(TrainArgs, "trudi train TASK", rest, TrainArgs(cfg=cfg))
@@ -106,6 +113,8 @@ def main(argv: list[str]) -> int:
     split_task(args.cfg.task)
     if args.distributed and args.cfg.algo == "ppo":
         raise TrainError("--algo ppo trains in one process: leave out --distributed")
+    if args.distributed and args.cfg.init.policy is not None:
+        raise TrainError("--init-from clones in one process: leave out --distributed")
     if args.distributed:
         with joined(args.cfg.device) as ranks:
             train(args, folder, ranks)
@@ -128,8 +137,8 @@ def train(args: TrainArgs, folder: RunFolder | None, ranks: Ranks) -> None:
             key, (old, new) = next(iter(changed.items()))
             allowed = ", ".join(sorted(RESUMABLE_CHANGES))
             raise TrainError(f"a resumed run keeps its {key} ({old}, not {new}); only {allowed} may change")
-        resume = folder.load_checkpoint()
-        if resume.task != cfg.task:
+        resume = None if is_unstarted(folder, cfg) else folder.load_checkpoint()
+        if resume is not None and resume.task != cfg.task:
             raise TrainError(f"the checkpoint in {folder.path} is of {resume.task}, the run's config.yaml says {cfg.task}")
     films = args.video and ranks.is_first
     learner = make_learner(replace(cfg, sim=replace(cfg.sim, render=films)), resume, ranks)
@@ -139,6 +148,8 @@ def train(args: TrainArgs, folder: RunFolder | None, ranks: Ranks) -> None:
         return
     if folder is None:
         folder = RunFolder.create(out, cfg)
+    if isinstance(learner, WarmStart) and learner.given is not None:
+        folder.write_init(asdict(learner.given.source))
     folder.write_robot(learner.env.robot_file(cfg.max_iterations * cfg.rollout_steps))
     print(f"run folder: {folder.path}")
     for note in learner.env.notes:
@@ -167,8 +178,15 @@ def train(args: TrainArgs, folder: RunFolder | None, ranks: Ranks) -> None:
     write_json(args.json, summary | vars(counters))
 
 
+def is_unstarted(folder: RunFolder, cfg: TrainCfg) -> bool:
+    """Whether a run was ended while it cloned its first policy: it starts over."""
+    return cfg.init.policy is not None and not (folder.checkpoints / LAST).exists()
+
+
 def make_learner(cfg: TrainCfg, resume: Checkpoint | None, ranks: Ranks) -> Loop:
     """The loop of the configuration's algorithm."""
+    if cfg.init.policy is not None:
+        return WarmStart(cfg, resume)
     if cfg.algo != "ppo":
         return Learner(cfg, resume, ranks)
     from trudi.train.ppo.loop import PpoLearner

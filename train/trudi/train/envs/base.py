@@ -172,6 +172,16 @@ class Restartable(Protocol):
         ...
 
 
+@runtime_checkable
+class Bounded(Protocol):
+    """A `VectorEnv` whose simulator takes raw actions, which the policy's [-1, 1] stand for."""
+
+    action_low: Tensor
+    """Raw actions that -1 stands for (actions,)."""
+    action_high: Tensor
+    """Raw actions that 1 stands for (actions,)."""
+
+
 class Stateless:
     """What `VectorEnv` asks of a simulator that passes every check, reports nothing and carries nothing between episodes."""
 

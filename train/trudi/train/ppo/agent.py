@@ -83,6 +83,13 @@ class PpoAgent(nn.Module):
             self.actor.mlp.init_weights(_gains(self.actor.mlp, ACTOR_GAIN))
             self.critic.mlp.init_weights(_gains(self.critic.mlp, 1.0))
 
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of each action, the same in all states (actions,)."""
+        distribution = self.actor.distribution
+        assert isinstance(distribution, GaussianDistribution)
+        return distribution.log_std_param.exp()
+
     def values(self, observation: Observation) -> Tensor:
         """V(s) of each observation (envs,)."""
         return self.critic(grouped(observation)).squeeze(-1)
