@@ -23,9 +23,11 @@ from trudi.train.envs.base import Observation, VectorEnv
 from trudi.train.init.given import Given
 from trudi.train.policy import Noise, Policy, tanh_log_det
 
-ALPHA_RATE = 0.02
+FIRST_ALPHA, LEAST_ALPHA = 0.5, 0.02
+ALPHA_RATE = 0.05
 """Change of log alpha in a step, for a distance that is twice what it should be."""
-LEAST_ALPHA = 0.02
+MOST_EXCESS = 0.5
+"""What counts of a distance beyond that: at first it is a hundredfold."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ class Fit:
         self._policy, self._max_grad_norm = policy, max_grad_norm
         self._parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         self._optimizer = torch.optim.Adam(self._parameters, fused=True)
-        self._log_alpha = self._parameters[0].new_zeros(())
+        self._log_alpha: Tensor = self._parameters[0].new_tensor(math.log(FIRST_ALPHA))
 
     def step(self, observation: Tensor, mean: Tensor, std: Tensor, noise: Noise, learning_rate: float) -> Tensor:
         """One of them, on samples as `Fitted.sample` takes them; returns the loss before it ()."""
@@ -109,6 +111,6 @@ class Fit:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate
         self._optimizer.step()
-        excess = (fitted.distance.detach().mean() - 1.0).clamp_max(1.0)
+        excess = (fitted.distance.detach().mean() - 1.0).clamp_max(MOST_EXCESS)
         self._log_alpha = (self._log_alpha - ALPHA_RATE * excess).clamp(math.log(LEAST_ALPHA), 0.0)
         return loss.detach()
