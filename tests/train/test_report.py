@@ -129,6 +129,21 @@ def test_a_final_score_is_the_last_policys_else_of_the_last_five_evaluations():
     assert math.isnan(final_score(a_run()))
 
 
+def test_samplers_stand_side_by_side_where_there_are_several(tmp_path):
+    """Seeds' means of 10 and 14 under the SDE: 12.0 +- 2.83."""
+
+    def measured(seed, **final):
+        return dataclasses.replace(run(TASKS[0], "trudi", seed), final=final)
+
+    page = (tmp_path / "report.html", tmp_path / "results.json")
+    Results((measured(0, ode=(20.0,)),)).write(page[1])
+    Report(gather([page[1]]), []).write(tmp_path)
+    assert "Samplers" not in page[0].read_text()
+    Results((measured(0, ode=(20.0,), sde=(8.0, 12.0)), measured(1, ode=(20.0,), sde=(14.0,)))).write(page[1])
+    Report(gather([page[1]]), []).write(tmp_path)
+    assert "12.0 \u00b1 2.83" in page[0].read_text()
+
+
 def test_a_mean_curve_is_over_what_all_seeds_share():
     x, y = np.array([0.0, 10.0, 20.0]), np.array([0.0, 10.0, 20.0])
     found = mean_of_curves([(x, y), (np.array([5.0, 15.0]), np.array([15.0, 25.0]))])

@@ -49,6 +49,7 @@ class Report:
             what_was_run(self.gathered),
             learning_curves(self.gathered, drawn),
             final_scores(self.gathered),
+            samplers(self.gathered),
             *(equal_budgets(self.gathered, axis) for axis in ("steps", "time")),
             aggregates(found, drawn),
             trust_region(self.gathered, drawn),
@@ -177,6 +178,32 @@ def final_scores(gathered: Gathered) -> Section:
             )
     columns = ("task", "variant", "return", "95 % interval", "environment steps", "minutes", "seeds")
     section.table(columns, rows)
+    return section
+
+
+def samplers(gathered: Gathered) -> Section:
+    """A table of the last policies under each sampler, where some were measured under several."""
+    section = Section("Samplers")
+    several = [run for run in gathered.runs if run.state == "done" and len(run.final) > 1]
+    if not several:
+        return section
+    section.text(
+        "Mean \u00b1 standard deviation over seeds of the last policy's mean return, the same policy and the same starts "
+        "under each sampler: the ODE from a random or the zero latent, the SDE it was trained by, the best of several "
+        "samples by the critic. For a Gaussian policy the ODE is its mean.",
+    )
+    names = list(dict.fromkeys(name for run in several for name in run.final))
+    rows: list[list[Cell]] = []
+    for task in gathered.tasks:
+        for variant in gathered.variants:
+            runs = [run for run in several if (run.task, run.variant) == (task, variant)]
+            cells: list[Cell] = []
+            for name in names:
+                mean, std = _mean_std([float(np.mean(run.final[name])) for run in runs if run.final.get(name)])
+                cells.append(number(mean, spread(mean, std)))
+            if runs:
+                rows.append([text(task), text(variant), *cells, number(len(runs))])
+    section.table(("task", "variant", *names, "seeds"), rows)
     return section
 
 
