@@ -202,7 +202,7 @@ def samplers(gathered: Gathered) -> Section:
                 mean, std = _mean_std([float(np.mean(run.final[name])) for run in runs if run.final.get(name)])
                 cells.append(number(mean, spread(mean, std)))
             if runs:
-                rows.append([text(task), text(variant), *cells, number(len(runs))])
+                rows.append([text(task), text(variant), *cells, number(len(runs), str(len(runs)))])
     section.table(("task", "variant", *names, "seeds"), rows)
     return section
 
