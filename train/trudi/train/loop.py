@@ -337,7 +337,7 @@ class Learner(Loop):
                 {"observation": rollout.raw.actor, "critic observation": rollout.raw.critic, "reward": rollout.reward}
             )
             collected = time.monotonic()
-            batch = rollout.to_batch(agent, cfg.gamma, cfg.lam)
+            batch = rollout.to_batch(agent, cfg.gamma, self.lam)
             require_finite({"return target": batch.target})
         metrics = self.learn(batch, rollout.raw)
 
@@ -354,6 +354,11 @@ class Learner(Loop):
     def entropy_target(self) -> float:
         """Target of H, in nats, over all action dimensions."""
         return self.cfg.duals.entropy_target(self.cfg.algo) * self.agent.policy.action_size
+
+    @property
+    def lam(self) -> float:
+        """lambda of this iteration's returns."""
+        return self.cfg.lam
 
     def learn(self, batch: Batch, raw: Observation) -> Metrics:
         """Critic, policy and duals from an iteration's samples, the statistics from their `raw` observations (T, M, ...)."""
