@@ -21,8 +21,9 @@ from trudi.train.errors import TrainError
 from trudi.train.loop import make_agent
 from trudi.train.runfolder import RunFolder
 
-LIMIT = 0.99
-"""Largest action that a clone is asked for: of 1 the atanh is infinite, of 0.99 it is 2.65."""
+LIMIT = 0.95
+"""Largest action that a clone is asked for: of 1 the atanh is infinite, and noise before tanh would not change the action:
+no critic could learn what another one does."""
 LEAST_STD = 0.05
 """Before tanh: less than this the last denoising steps would have to undo their own noise."""
 DEFAULT_STD = 0.3

@@ -26,9 +26,9 @@ class InitCfg:
     """Gradient steps of each, on minibatches of `update.minibatch_size` from all states visited so far."""
     learning_rate: float = 2e-3
     """Adam's step size for cloning, falling linearly to a tenth."""
-    critic_iterations: int = 10
-    """Iterations after the cloning in which the critic learns alone, with the policy held: without them a critic that
-    knows nothing pulls the clone apart."""
+    critic_iterations: int = 40
+    """Iterations after the cloning in which the critic learns alone, with the policy held. A critic that knows little pulls
+    the clone apart, and what another action does is the last thing that it learns (docs/training.md)."""
 
     def __post_init__(self) -> None:
         for name in ("iterations", "updates"):
