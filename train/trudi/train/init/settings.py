@@ -28,7 +28,8 @@ class InitCfg:
     """Adam's step size for cloning, falling linearly to a tenth."""
     critic_iterations: int = 40
     """Iterations after the cloning in which the critic learns alone, with the policy held. A critic that knows little pulls
-    the clone apart, and what another action does is the last thing that it learns (docs/training.md)."""
+    the clone apart, and what another action does is the last thing that it learns. A `trust_region.bound` of 0.01 goes with
+    it (docs/training.md)."""
 
     def __post_init__(self) -> None:
         for name in ("iterations", "updates"):
