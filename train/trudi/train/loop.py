@@ -339,7 +339,7 @@ class Learner(Loop):
             collected = time.monotonic()
             batch = rollout.to_batch(agent, cfg.gamma, self.lam)
             require_finite({"return target": batch.target})
-        metrics = self.learn(batch, rollout.raw)
+        metrics = self.improve(batch, rollout.raw)
 
         means = {key: float(value) for key, value in metrics.items()}
         means |= self.rollout_metrics(rollout)
@@ -360,7 +360,7 @@ class Learner(Loop):
         """lambda of this iteration's returns."""
         return self.cfg.lam
 
-    def learn(self, batch: Batch, raw: Observation) -> Metrics:
+    def improve(self, batch: Batch, raw: Observation) -> Metrics:
         """Critic, policy and duals from an iteration's samples, the statistics from their `raw` observations (T, M, ...)."""
         cfg, agent = self.cfg, self.agent
         with self.ranks.sharing(NonFiniteError):

@@ -198,9 +198,9 @@ class WarmStart(Learner):
         """
         return 1.0 if self.is_held else super().lam
 
-    def learn(self, batch: Batch, raw: Observation) -> Metrics:
+    def improve(self, batch: Batch, raw: Observation) -> Metrics:
         if not self.is_held:
-            return super().learn(batch, raw)
+            return super().improve(batch, raw)
         return learn_critic(self.agent, self.optimizers, batch, self.cfg.update, self.generator)
 
 
