@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from control_loop import LOOP_CORE, processor, steal_s
+from control_loop import LOOP_CORE, steal_s
 
+from trudi.runtime.bench import processor
 from trudi.runtime.flight.histogram import Histogram
 from trudi.runtime.realtime import RealtimeCfg, Sleeper, enter_realtime, monotonic_ns, quiet_interpreter
 

@@ -21,6 +21,8 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
+from trudi.runtime.bench import processor
+
 HERE = Path(__file__).parent
 RESULT = HERE / "control_loop.json"
 TASK = "envpool:MuJoCoPlayground/Go1JoystickFlatTerrain-v1"
@@ -95,11 +97,6 @@ def row(rate: int, kind: str, seconds: float, flown: dict) -> dict:
         "machine": f"{os.cpu_count()} cores, {processor()}, Python {platform.python_version()}",
         "commit": subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=HERE).strip(),
     }
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def write(rows: list[dict]) -> None:

@@ -30,7 +30,7 @@ import torch
 
 from trudi.export.graph import build_graph
 from trudi.runtime.bench import measure as time_calls
-from trudi.runtime.commands.bench import processor
+from trudi.runtime.bench import processor
 from trudi.runtime.engines.onnx import OnnxEngine
 from trudi.train.agent import Agent
 from trudi.train.distill.gate import paired_ratio

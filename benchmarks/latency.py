@@ -20,8 +20,7 @@ from onnx import helper, numpy_helper
 
 from trudi.export.baselines import draw, policy_calls, product_calls, products, work
 from trudi.export.graph import build_graph
-from trudi.runtime.bench import measure, table
-from trudi.runtime.commands.bench import processor
+from trudi.runtime.bench import measure, processor, table
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine, import_onnxruntime
 from trudi.train.export_view import export_view
 from trudi.train.normalizer import RunningNorm

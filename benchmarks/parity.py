@@ -20,7 +20,7 @@ import torch
 
 from trudi.export.graph import Precision, build_graph
 from trudi.export.recording import Reference, latent_rows
-from trudi.runtime.commands.bench import processor
+from trudi.runtime.bench import processor
 from trudi.runtime.contract import Sampler
 from trudi.runtime.engines.onnx import OnnxCfg, OnnxEngine
 from trudi.train.envs.base import Observation

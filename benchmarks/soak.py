@@ -18,7 +18,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from control_loop import LOOP_CORE, PERCENTILES, SPANS, processor, steal_s, wide_bundle
+from control_loop import LOOP_CORE, PERCENTILES, SPANS, steal_s, wide_bundle
+
+from trudi.runtime.bench import processor
 
 RESULT = Path(__file__).with_name("soak.json")
 EVERY_S = 10.0

@@ -9,10 +9,38 @@ from torch import Tensor
 from trudi.train.agent import Agent, Algorithm, DualsCfg
 from trudi.train.critic import CriticCfg
 from trudi.train.envs.base import Observation
+from trudi.train.loop import Learner
 from trudi.train.policy import Chain, DenoisingPolicy, PolicyCfg
 from trudi.train.rollout import Batch
+from trudi.train.runfolder import METRICS, MetricsLog, RunFolder, read_metrics
 
 DATA = Path(__file__).parent / "data"
+
+
+def run_in(path, cfg, resume=None, before=None, kind=Learner):
+    """Trains in this process; returns the loop after its end. `before` is shown it before it starts."""
+    folder = RunFolder.create(path, cfg) if resume is None else RunFolder.open(path)
+    loop = kind(cfg, resume)
+    if before is not None:
+        before(loop)
+    log = MetricsLog(folder, loop.counters.iteration)
+    try:
+        loop.train(folder.checkpoints, log, lambda progress: None)
+    finally:
+        log.close()
+        loop.close()
+    return loop
+
+
+def tensors(path, which="last"):
+    """A checkpoint of the run in `path`."""
+    return dict(RunFolder.open(path).load_checkpoint(which).tensors)
+
+
+def without_clock(path):
+    """A run's metrics but for its times."""
+    rows = read_metrics(path / METRICS)
+    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
 
 
 def golden(name: str, dtype: torch.dtype) -> dict[str, Tensor]:

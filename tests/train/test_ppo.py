@@ -5,10 +5,12 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
 from chase import Chase
+from support import run_in, tensors, without_clock
 
 from trudi import cli
 from trudi.train.config import TrainCfg, load_config
@@ -19,7 +21,7 @@ from trudi.train.ppo.agent import grouped
 from trudi.train.ppo.loop import PpoLearner
 from trudi.train.ppo.settings import PpoCfg
 from trudi.train.results import result_of
-from trudi.train.runfolder import METRICS, MetricsLog, RunFolder, read_metrics
+from trudi.train.runfolder import METRICS, RunFolder, read_metrics
 
 pytestmark = pytest.mark.usefixtures("short_episodes")
 
@@ -76,28 +78,7 @@ class Scripted(Stateless):
         pass
 
 
-def run(path, cfg, resume=None, before=None):
-    """Trains in this process; returns the learner after its end."""
-    folder = RunFolder.create(path, cfg) if resume is None else RunFolder.open(path)
-    learner = PpoLearner(cfg, resume)
-    if before is not None:
-        before(learner)
-    log = MetricsLog(folder, learner.counters.iteration)
-    try:
-        learner.train(folder.checkpoints, log, lambda progress: None)
-    finally:
-        log.close()
-        learner.close()
-    return learner
-
-
-def tensors(path, which="last"):
-    return dict(RunFolder.open(path).load_checkpoint(which).tensors)
-
-
-def without_clock(path):
-    rows = read_metrics(path / METRICS)
-    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
+run = partial(run_in, kind=PpoLearner)
 
 
 @pytest.mark.parametrize("blind", [False, True], ids=["terminal-observation", "none"])

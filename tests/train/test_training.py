@@ -10,6 +10,8 @@ from dataclasses import replace
 
 import pytest
 import torch
+from support import run_in as run
+from support import tensors, without_clock
 
 from trudi import cli
 from trudi.train import checkpoint
@@ -38,30 +40,6 @@ TINY = TrainCfg(
     update=UpdateCfg(epochs=2, minibatch_size=32),
     evaluation=EvalCfg(every=3, episodes=1),
 )
-
-
-def run(path, cfg, resume=None, before=None):
-    """Trains in this process; returns the learner after its end."""
-    folder = RunFolder.create(path, cfg) if resume is None else RunFolder.open(path)
-    learner = Learner(cfg, resume)
-    if before is not None:
-        before(learner)
-    log = MetricsLog(folder, learner.counters.iteration)
-    try:
-        learner.train(folder.checkpoints, log, lambda progress: None)
-    finally:
-        log.close()
-        learner.close()
-    return learner
-
-
-def tensors(path, which="last"):
-    return dict(RunFolder.open(path).load_checkpoint(which).tensors)
-
-
-def without_clock(path):
-    rows = read_metrics(path / METRICS)
-    return [{key: value for key, value in row.items() if not key.startswith("time/")} for row in rows]
 
 
 @pytest.mark.parametrize("cut_at", ["2", "4"])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from chase import Chase
 from onnx import TensorProto, helper, numpy_helper
+from support import run_in
 
 from trudi import cli
 from trudi.train.checkpoint import LAST
@@ -24,7 +25,7 @@ from trudi.train.init.settings import InitCfg
 from trudi.train.loop import Learner, make_agent
 from trudi.train.policy import PolicyCfg
 from trudi.train.ppo.loop import PpoLearner
-from trudi.train.runfolder import METRICS, MetricsLog, RunFolder, read_metrics
+from trudi.train.runfolder import METRICS, RunFolder, read_metrics
 from trudi.train.update import UpdateCfg
 
 pytestmark = pytest.mark.usefixtures("short_episodes")
@@ -106,15 +107,8 @@ class Ppo(OnChase, PpoLearner):
 
 
 def run(path, cfg, resume=None, kind=Warm):
-    folder = RunFolder.create(path, cfg) if resume is None else RunFolder.open(path)
-    learner = kind(cfg, resume)
-    log = MetricsLog(folder, learner.counters.iteration)
-    try:
-        learner.train(folder.checkpoints, log, lambda progress: None)
-    finally:
-        log.close()
-        learner.close()
-    return folder
+    run_in(path, cfg, resume, kind=kind)
+    return RunFolder.open(path)
 
 
 def tensors(folder, which=LAST):

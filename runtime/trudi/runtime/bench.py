@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import platform
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -65,3 +67,12 @@ def _turn(call: Call, out: NDArray[np.float64]) -> None:
 def _latency(name: str, nanoseconds: NDArray[np.float64]) -> Latency:
     p50, p90, p99, p999 = (float(value) for value in np.percentile(nanoseconds, (50, 90, 99, 99.9)) / 1e3)
     return Latency(name, p50, p90, p99, p999, float(nanoseconds.max()) / 1e3, len(nanoseconds))
+
+
+def processor() -> str:
+    """The CPU's name."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())

@@ -25,6 +25,7 @@ from typing import Any, TextIO
 
 from torch.utils.tensorboard import SummaryWriter
 
+from trudi.runtime.bench import processor
 from trudi.train import checkpoint
 from trudi.train.config import TrainCfg, load_config, write_config
 from trudi.train.envs.robot_description import ROBOT_FILE
@@ -172,15 +173,7 @@ def describe_machine() -> dict[str, Any]:
 
 def machine() -> str:
     """This machine in a few words."""
-    return f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}, Python {platform.python_version()}"
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "unknown processor")
+    return f"{platform.machine()}, {os.cpu_count()} cores, {processor()}, Python {platform.python_version()}"
 
 
 def _set_aside(path: Path, resume_from: int) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import platform
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from trudi.cli import extension
-from trudi.runtime.bench import Call, Latency, measure, table
+from trudi.runtime.bench import Call, Latency, measure, processor, table
 from trudi.runtime.bundle import Bundle
 from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
 from trudi.runtime.commands.verify import chosen
@@ -125,15 +124,6 @@ def cycle(engine: Engine, golden: GoldenCases) -> Callable[[], object]:
         return engine.infer(observations[index], latents[index])
 
     return call
-
-
-def processor() -> str:
-    """The CPU's name."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
 def facts(results: dict[str, Latency], floor_us: float | None, skipped: dict[str, str], title: str) -> dict[str, Any]:

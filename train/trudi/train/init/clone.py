@@ -4,8 +4,8 @@ The fit minimises what TruDi's actor minimises, with the given policy's log-dens
 
     E[ alpha log_prob(chain) + |x_N - m(s)|^2 / (2 sigma(s)^2) ]      chain ~ the clone's SDE at s
 
-At alpha = 1 this is a bound of KL(clone || Normal(m, sigma^2)). The bound is loose (about 1 nat an action, in 8 steps from a
-prior of 2.5), so its minimum is wider than sigma, by 30 %, and the ODE ends away from m. So alpha is a multiplier, as in
+At alpha = 1 this is a bound of KL(clone || Normal(m, sigma^2)). The bound is loose, so its minimum is
+wider than sigma, and the ODE ends away from m. So alpha is a multiplier, as in
 training: it falls until E|x_N - m|^2 / sigma^2 is 1 an action, and is never above 1. The SDE is then as noisy as asked, for
 exploration, and the ODE, the same drift without noise, ends near m, for deployment.
 """

@@ -192,10 +192,7 @@ class WarmStart(Learner):
 
     @property
     def lam(self) -> float:
-        """1 while the policy is held: what came of its actions, as far as the rollout goes, before what the critic thinks.
-
-        With 0.95 the values of a cheetah's run are half of what they should be after 10 iterations, with 1 nearly all.
-        """
+        """1 while the policy is held: what came of its actions, as far as the rollout goes, not what the critic thinks."""
         return 1.0 if self.is_held else super().lam
 
     def improve(self, batch: Batch, raw: Observation) -> Metrics:
