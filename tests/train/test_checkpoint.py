@@ -27,6 +27,15 @@ def test_what_is_saved_is_what_is_loaded(tmp_path):
     assert torch.equal(loaded.tensors["a"], make().tensors["a"])
 
 
+def test_a_checkpoint_from_before_processor_time_is_read(tmp_path):
+    checkpoint.save(tmp_path, make(), link=checkpoint.LAST, keep=2)
+    path = tmp_path / checkpoint.LAST / checkpoint.STATE
+    state = json.loads(path.read_text())
+    del state["cpu_s"]
+    path.write_text(json.dumps(state))
+    assert checkpoint.load(tmp_path / checkpoint.LAST).counters == make().counters
+
+
 def test_only_the_newest_and_the_best_are_kept(tmp_path):
     checkpoint.save(tmp_path, make(1), link=checkpoint.BEST, keep=2)
     for iteration in (2, 3, 4, 5):

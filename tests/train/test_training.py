@@ -81,9 +81,21 @@ def test_the_run_folder_says_everything(tmp_path):
     rows = read_metrics(tmp_path / "r" / METRICS)
     assert [row["iteration"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert rows[0]["time/env_steps"] == 128
+    assert {row["actor/entropy_target"] for row in rows} == {-4.0}  # per action, of one
     assert [row["iteration"] for row in rows if "eval/return_mean" in row] == [3, 6]
     best = RunFolder.open(tmp_path / "r").load_checkpoint("best").counters
     assert best.best_return == max(row.get("eval/return_mean", -1.0) for row in rows)
+
+
+def test_processor_time_goes_on_in_a_resumed_run(tmp_path):
+    run(tmp_path / "r", TINY)
+    folder = RunFolder.open(tmp_path / "r")
+    before = folder.load_checkpoint("4")
+    spent = [row["time/cpu_s"] for row in read_metrics(tmp_path / "r" / METRICS)]
+    assert spent[0] > 0.0 and spent == sorted(spent)
+    assert before.counters.cpu_s == spent[3]
+    run(tmp_path / "r", TINY, resume=before)
+    assert read_metrics(tmp_path / "r" / METRICS)[4]["time/cpu_s"] > spent[3]
 
 
 def test_a_metrics_line_cut_short_by_a_kill_is_left_out(tmp_path):
