@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 
@@ -171,8 +172,11 @@ def test_what_comes_at_once_is_not_swallowed(signals, stood, plan):
     session = Session(Recorder())
 
     def during():
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(10.0)  # no other thread runs between the two: a flight that had stood by then did right
         for number in signals:
             os.kill(os.getpid(), number)
+        sys.setswitchinterval(interval)
 
     course = conduct(session, Plan(60.0, record=plan.record), during=during)
     assert course.interrupted == signals[-1].name and course.fault is None
