@@ -149,7 +149,9 @@ def by_name(names: Sequence[str], variants: Mapping[str, Variant]) -> dict[str, 
     chosen: dict[str, Variant] = {}
     for name in names or [name for name in BASELINES if name in algorithms()]:
         if name not in variants and name not in algorithms():
-            raise TrainError(f"unknown algorithm or variant '{name}'; {near_matches(name, [*variants, *algorithms()])}")
+            raise TrainError(
+                f"unknown algorithm or variant '{name}'; {near_matches(name, dict.fromkeys((*variants, *algorithms())))}"
+            )
         chosen[name] = variants.get(name, Variant(algo=name))
     return chosen
 
