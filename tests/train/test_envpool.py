@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -79,6 +82,30 @@ def test_seeds_reproduce_whatever_the_threads():
         env.close()
     assert torch.equal(runs[0], runs[1])
     assert not torch.equal(runs[0], runs[2])
+
+
+def test_by_default_it_has_a_thread_for_each_core_it_may_use():
+    code = """
+import os
+from pathlib import Path
+from trudi.train.envs.envpool import make_pool
+
+def threads(num_threads):
+    before = len(list(Path("/proc/self/task").iterdir()))
+    pool = make_pool("CartpoleSwingup-v1", 64, 0, num_threads=num_threads)
+    started = len(list(Path("/proc/self/task").iterdir())) - before
+    pool.close()
+    return started
+
+usable = sorted(os.sched_getaffinity(0))
+print(threads(len(usable)), threads(0))
+os.sched_setaffinity(0, usable[:1])
+print(threads(1), threads(0), threads(3) - threads(1))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    one_each, default, one, pinned, two_more = map(int, said.split())
+    assert default == one_each
+    assert (pinned, two_more) == (one, 2)
 
 
 def test_time_limit_is_a_truncation_with_the_true_last_observation(cartpole):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 
 import torch
 
@@ -28,6 +29,11 @@ def pick_device(name: str) -> torch.device:
         if (device.index or 0) >= torch.cuda.device_count():
             raise TrainError(f"--device {name}: this machine has {torch.cuda.device_count()} CUDA device(s)")
     return device
+
+
+def available_cores() -> int:
+    """How many cores this process may use: those it is pinned to, where it is."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def configure_cpu() -> None:

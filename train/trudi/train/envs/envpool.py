@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from trudi.train.devices import release_free_memory
+from trudi.train.devices import available_cores, release_free_memory
 from trudi.train.envs.base import EpisodeTracker, Observation, SimCfg, Stateless, StepResult, TaskInfo
 from trudi.train.errors import TrainError, near_matches
 
@@ -81,13 +81,18 @@ def _dmc_period_s(name: str) -> float | None:
 
 
 def make_pool(name: str, num_envs: int, seed: int, num_threads: int = 0, **options: Any) -> _Pool:
-    """A pool of `num_envs` environments of one task, env i seeded with seed + i; TrainError on an unknown task."""
+    """A pool of `num_envs` environments of one task, env i seeded with seed + i; TrainError on an unknown task.
+
+    `num_threads` of 0 takes one for each core that this process may use. EnvPool itself would take one for each core of the
+    machine, whose waiting slows a process that is pinned to a few.
+    """
     import envpool
 
     if name not in (known := task_names()):
         raise TrainError(f"unknown EnvPool task '{name}'; {near_matches(name, known)} (`trudi tasks` lists them all)")
     make = cast("Any", envpool).make_gymnasium
-    return cast("_Pool", make(name, num_envs=num_envs, seed=seed, num_threads=num_threads, **options))
+    threads = num_threads or min(num_envs, available_cores())
+    return cast("_Pool", make(name, num_envs=num_envs, seed=seed, num_threads=threads, **options))
 
 
 def describe(name: str, pool: _Pool) -> TaskInfo:

@@ -6,7 +6,6 @@ starts each from exactly these numbers, without a warm start, so results do not 
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -17,6 +16,7 @@ from mujoco.rollout import Rollout
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trudi.train.devices import available_cores
 from trudi.train.envs.base import EpisodeTracker, Observation, SimCfg, Stateless, StepResult, TaskInfo
 from trudi.train.envs.reach_around import ReachAround
 from trudi.train.errors import TrainError, near_matches
@@ -86,10 +86,6 @@ def _describe(task: Task, model: Any) -> TaskInfo:
     return TaskInfo(f"mujoco:{task.name}", task.observation, task.observation, size, period_s, limit)
 
 
-def _available_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def make(
     name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
 ) -> MujocoEnv:
@@ -131,7 +127,7 @@ class MujocoEnv(Stateless):
         self.control_period_s = self.info.control_period_s
         self.max_episode_steps = self.info.max_episode_steps
         self._seed, self._scenes, self._stagger = seed, scenes, stagger
-        threads = min(num_threads or _available_cores(), num_envs)
+        threads = min(num_threads or available_cores(), num_envs)
         self._pool: Rollout | None = Rollout(nthread=threads if threads > 1 else 0)
         self._models, self._data = [model] * num_envs, [mj.MjData(model) for _ in range(threads)]
         state_size = mj.mj_stateSize(model, mj.mjtState.mjSTATE_FULLPHYSICS.value)
