@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from flights import PATIENCE, fly, unsafe
+from lockstep import Lockstep
 
 from trudi.runtime.bundle import Bundle
-from trudi.runtime.controller import Controller, ControllerCfg, Outcome
 from trudi.runtime.flight.recording import read_recording
 from trudi.runtime.golden import GOLDEN
 from trudi.runtime.reading import parse_contract
@@ -22,8 +22,6 @@ from trudi.runtime.robots.mjlab import SAFE_DAMPING
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.simulation import MJLAB_CARTPOLE_TASKS, make_simulation
 from trudi.runtime.session import check_stands, choose
-from trudi.runtime.site_file import SiteFile
-from trudi.runtime.supervisor import Event
 from trudi.runtime.writing import write_bundle
 
 pytest.importorskip("mujoco")
@@ -32,43 +30,7 @@ pytest.importorskip("mjlab")
 BUNDLE = Path(__file__).parents[2] / "data" / "mjlab_cartpole_balance"
 """A balance policy of 8 steps, 3 x 128; tests/data/README.md says how it was made."""
 BALANCE, SWINGUP = MJLAB_CARTPOLE_TASKS
-PERIOD_NS = 50_000_000
 ENVS = 8
-
-
-class Lockstep:
-    """The whole path of a flight but threads, sockets and clocks: states, terms, policy, targets, commands, physics."""
-
-    def __init__(self, simulation, contract):
-        self.simulation, self.state = simulation, RobotState.zeros(simulation.describe())
-        site = SiteFile(joints={}, stand_s=1e-9, stand_speed=1e9, fade_in_s=0.0)
-        self.controller = Controller(contract, simulation.describe(), site, ControllerCfg(20.0))
-        self.now_ns, self.slot = 10**9, 0
-        self._arrive()
-        assert self.controller.request(Event.CONFIGURE, self.now_ns) is None
-        self.controller.begin(self.now_ns, self.slot, 0)
-        for event in (Event.ACTIVATE, Event.STAND, Event.START):
-            self.now_ns += 1000
-            assert self.controller.request(event, self.now_ns) is None
-
-    def _arrive(self):
-        self.simulation.measure(self.state)
-        self.state.stamp_ns = self.state.received_ns = self.now_ns
-        self.controller.receive(self.state)
-
-    def observe(self):
-        """What the policy sees at the beginning of a control step, (5,)."""
-        self.now_ns, self.slot = self.now_ns + PERIOD_NS, self.slot + 1
-        self._arrive()
-        assert self.controller.begin(self.now_ns, self.slot, 0), self.controller.supervisor.fault
-        return self.controller.observer.observation[0].copy()
-
-    def act(self, action):
-        """A control step under the policy's action in [-1, 1]; its reward."""
-        command = self.controller.finish(self.now_ns, Outcome.TEACHER, np.array([[action]], np.float32))
-        for _ in range(self.simulation.control_substeps):
-            self.simulation.step(command)
-        return self.simulation.reward()
 
 
 @pytest.fixture(scope="module")
@@ -154,10 +116,10 @@ def test_observations_and_rewards_are_mjlabs(theirs, contract):
             note("end" if abs(seen[index, 0]) > 1.6 else "free", follower.observe(), seen[index])
             follower.simulation.set_state(positions[index], velocities[index])
         action = rng.uniform(-1.0, 1.0, (ENVS, 1)).astype(np.float32)
-        mine = [follower.act(one) for follower, (one,) in zip(followers, action, strict=True)]
+        mine = [follower.act(one) for follower, one in zip(followers, action, strict=True)]
         if step < 50:
             note("long", [flight.observe() for flight in flights], seen)
-            lone = [flight.act(one) for flight, (one,) in zip(flights, action, strict=True)]
+            lone = [flight.act(one) for flight, one in zip(flights, action, strict=True)]
         observed, rewards, *_ = theirs.step(torch.from_numpy(action))
         note("free_reward", mine, rewards.numpy())
         if step < 50:
@@ -263,7 +225,7 @@ def test_a_whole_episode_is_worth_what_it_was_in_training(contract):
         for seed in range(5):
             simulation.reset(seed)
             flight = Lockstep(simulation, contract)
-            rewards = [flight.act(engine.infer(flight.observe()[None])[0, 0]) for _ in range(simulation.episode_steps)]
+            rewards = [flight.act(engine.infer(flight.observe()[None])[0]) for _ in range(simulation.episode_steps)]
             returns.append(sum(rewards))
         engine.close()
     trained = contract.provenance.evaluations[0]

@@ -29,7 +29,10 @@ CONTACT_SOLREF, FOOT_FRICTION = (0.01, 1.0), (1.0, 5e-3, 5e-4)
 INITIAL_HEIGHT_M = 0.278 + 0.03
 INITIAL_POSITION = {"hip": 0.1, "thigh": 0.9, "calf": -1.8}
 """rad; a left hip's is negative."""
-SAFE_DAMPING, MAX_DAMPING = 2.0, 4.0
+# Lets the 12 kg robot sink to the floor within a second. Damping is integrated implicitly, but where the force range clips it,
+# a motor pulls with all of its torque for a whole step: above 2 * inertia / dt = 2 * 0.0077 kg m^2 / 0.005 s = 3.1 (a free hip)
+# that turns a fast joint around, again and again. Training has 1.0 and, at the calves, 2.3.
+SAFE_DAMPING, MAX_DAMPING = 2.0, 3.0
 
 
 class MjlabGo1(Legged):
