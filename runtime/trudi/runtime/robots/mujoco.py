@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -19,6 +19,7 @@ from trudi.runtime.robots.base import RobotError, RobotReport
 from trudi.runtime.robots.injection import Fault, parse_schedule
 from trudi.runtime.robots.simulation import DEFAULT_TIMEOUT_S, GO1_TASK, task_name
 from trudi.runtime.robots.udp import UdpRobot, report_from
+from trudi.runtime.robots.variation import Variation
 
 PROCESS = "trudi.runtime.robots.mujoco_process"
 _END_S = 3.0
@@ -46,6 +47,8 @@ class MujocoCfg:
     """Probability that a state is lost."""
     command_latency_s: float = 0.0
     """Time from the arrival of a command until it takes effect; s."""
+    variation: Variation = field(default_factory=Variation)
+    """How the robot differs from its model, and pushes."""
     base_contact: bool = True
     """Whether the floor carries the base; in training only the feet meet it."""
     engage_distance: float = 0.15
@@ -98,6 +101,7 @@ class MujocoCfg:
                 raise RobotError(f"--config: unknown field {quoted(key)}; {near_matches(key, fields)}")
         try:
             given["faults"] = parse_schedule(given.get("faults", []), "--config")
+            given["variation"] = Variation.from_values(given.get("variation", {}), "--config")
             return cls(**given)
         except TypeError as error:
             raise RobotError(f"--config: {error}") from error

@@ -14,7 +14,7 @@ import json
 import os
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any, Protocol
 
@@ -27,6 +27,7 @@ from trudi.runtime.robots.disturbance import Disturbance, Layout, SensorCfg
 from trudi.runtime.robots.injection import Fault
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.simulation import Simulation, load_mujoco, make_simulation
+from trudi.runtime.robots.variation import Varied
 
 MAX_BEHIND_NS = 100_000_000
 FRAME_NS = 33_000_000
@@ -112,7 +113,9 @@ class Episodes:
 class SimulatedRobot:
     """The robot: everything but how messages travel. Only `stop` and `report` are for other threads than that of `run`."""
 
-    def __init__(self, cfg: MujocoCfg) -> None:
+    def __init__(self, cfg: MujocoCfg, clock: Callable[[], int] = monotonic_ns) -> None:
+        """`clock` tells when a state is read; ns."""
+        self._clock = clock
         self._simulation = simulation = make_simulation(
             cfg.task,
             cfg.model,
@@ -120,10 +123,12 @@ class SimulatedRobot:
             base_contact=cfg.base_contact,
             visual=cfg.view,
         )
+        described = simulation.describe()  # what the robot says of itself, which its variation does not change
+        self._varied = Varied(simulation, cfg.variation, cfg.seed)
         simulation.reset(cfg.seed)
         self._seed = cfg.seed
         self._every = _steps_per_state(cfg.state_period_s, simulation.physics_step_s)
-        self.description: RobotDescription = simulation.describe().model_copy(
+        self.description: RobotDescription = described.model_copy(
             update={"state_period_s": self._every * simulation.physics_step_s}
         )
         self._checker = Checker(
@@ -140,6 +145,7 @@ class SimulatedRobot:
         self._measured = _drive_positions(self.description)
         self.streaming = False
         """Whether anybody wants states."""
+        self._driver = SupervisorState.INACTIVE
         self._obeying = self._stopping = False
         self._rebased = self._ticks = 0
         self._realtime = RealtimeCfg(priority=cfg.priority, cpu=cfg.cpu, lock_memory=bool(cfg.priority))
@@ -148,6 +154,11 @@ class SimulatedRobot:
         self._viewer = _open_viewer(simulation) if cfg.view else None
         self._next_frame_ns = 0
         simulation.measure(self._state)
+
+    @property
+    def simulation(self) -> Simulation:
+        """Its physics, to be looked at between two ticks."""
+        return self._simulation
 
     def enter_realtime(self) -> None:
         """Gives the calling thread, which is to call `run`, the priority and the core of the configuration."""
@@ -183,19 +194,22 @@ class SimulatedRobot:
             self._checker.damps_by_itself(now_ns)
         self._obeying = command is not None
         if not self._held:
-            simulation.step(command)
+            self._varied.push(self._driver)
+            simulation.step(self._varied.command(command))
             if self._episodes is not None:
                 self._episodes.count_step()
         self._disturbance.force(now_ns)
         simulation.measure(self._state)
+        self._varied.measured(self._state)
         self._ticks += 1
         if self._ticks % self._every or not self.streaming:
             return None
-        return self._disturbance.disturb(self._state, monotonic_ns())
+        return self._disturbance.disturb(self._state, self._clock())
 
     def take(self, command: JointCommand, now_ns: int, earliest_ns: int | None = None) -> None:
         """A command arrived at `now_ns`, or at some time since `earliest_ns`. The object stays the caller's."""
         self._checker.check(command, self._state.joint_position[self._measured], now_ns, earliest_ns)
+        self._driver = command.state
         if command.state == SupervisorState.ACTIVE:
             self._disturbance.start(now_ns)
             self._held = False

@@ -209,7 +209,7 @@ class Legged(Simulation):
             raise RobotError(f"{source}: a robot like Go1 is driven by actuators on joints; this model has others or none")
         self.joints: tuple[str, ...] = tuple(str(model.joint(index).name) for index in joints)
         self._qpos, self._dof = self.joint_addresses(self.joints)
-        self._force_range = np.array(model.actuator_forcerange)
+        self._force_range = model.actuator_forcerange  # a view
         self._has_force_range = bool(np.all(model.actuator_forcelimited))
         sensors = {int(kind): index for index, kind in reversed(list(enumerate(model.sensor_type)))}
         try:
