@@ -1,5 +1,7 @@
 """What several of these tests start from."""
 
+from dataclasses import replace
+
 import pytest
 
 from trudi.train.envs import envpool
@@ -14,8 +16,9 @@ def short_episodes():
     original = envpool.make
 
     def make(name, num_envs, seed, *, sim, **options):
-        sim.refuse("EnvPool")
-        return envpool.EnvPoolEnv(name, num_envs, seed, max_episode_steps=100, **options)
+        return original(
+            name, num_envs, seed, sim=replace(sim, overrides=(*sim.overrides, "max_episode_steps=100")), **options
+        )
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(envpool, "make", make)

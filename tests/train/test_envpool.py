@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 
+from trudi.train.envs.base import SimCfg
 from trudi.train.envs.envpool import EnvPoolEnv, describe_task, make_pool, task_names
 from trudi.train.envs.registry import make_env, split_task
 from trudi.train.errors import TrainError
@@ -196,3 +197,43 @@ def test_control_periods_agree_with_the_assets():
         period = float(option.attrib["timestep"]) * config.frame_skip
         assert describe_task(name).control_period_s == pytest.approx(period), name
     assert checked >= 15
+
+
+GO1 = "envpool:MuJoCoPlayground/Go1JoystickFlatTerrain-v1"
+
+
+def go1_rewards(*overrides):
+    env = make_env(GO1, 3, 5, device=torch.device("cpu"), stagger=False, sim=SimCfg(overrides=overrides))
+    rewards = torch.stack([step.reward for step in rollout(env, 12)])
+    env.close()
+    return rewards
+
+
+def test_without_the_clip_a_reward_is_the_sum_that_the_task_clips():
+    clipped, whole = go1_rewards(), go1_rewards("clip_reward=false")
+    assert (whole < 0).any()
+    torch.testing.assert_close(whole.clamp(min=0.0), clipped, atol=1e-7, rtol=0)
+
+
+def test_a_term_of_the_reward_is_weighed_as_told():
+    """Only the term's weight changes; its part of the whole is linear in it."""
+    whole, doubled, without = (
+        go1_rewards("clip_reward=false", f"orientation_scale={weight}") for weight in (-5.0, -10.0, 0.0)
+    )
+    assert not torch.equal(whole, without)
+    torch.testing.assert_close(doubled - whole, whole - without, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("task", "override", "said"),
+    [
+        (GO1, "orientation_scal=1", "did you mean orientation_scale"),
+        (GO1, "kp=20", "kp is in the robot's file"),
+        (GO1, "num_envs=3", "no 'num_envs' in the task's configuration"),
+        (GO1, "orientation_scale=much", "orientation_scale is -5.0; 'much' is of another kind"),
+        ("envpool:CheetahRun-v1", "clip_reward=false", "no 'clip_reward'"),
+    ],
+)
+def test_options_that_a_task_does_not_take(task, override, said):
+    with pytest.raises(TrainError, match=said):
+        make_env(task, 2, 0, device=torch.device("cpu"), sim=SimCfg(overrides=(override,)))

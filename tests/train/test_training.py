@@ -17,6 +17,7 @@ from trudi import cli
 from trudi.train import checkpoint
 from trudi.train.config import TrainCfg, load_config
 from trudi.train.critic import CriticCfg
+from trudi.train.envs.base import SimCfg
 from trudi.train.envs.registry import make_env
 from trudi.train.errors import TrainError
 from trudi.train.evaluation import EvalCfg
@@ -55,6 +56,18 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, cut_at):
     assert without_clock(tmp_path / "whole") == without_clock(tmp_path / "cut")
     superseded = folder.path / "metrics.superseded.jsonl"
     assert len(superseded.read_text().splitlines()) == 6 - int(cut_at)
+
+
+def test_training_overrides_are_for_training_alone(tmp_path):
+    """In training every tilt costs; the evaluation is of the task as it is, whose rewards are clipped at 0."""
+    harder = SimCfg(training_overrides=("clip_reward=false", "orientation_scale=-500"))
+    go1 = replace(
+        TINY, task="envpool:MuJoCoPlayground/Go1JoystickFlatTerrain-v1", max_iterations=1, rollout_steps=16, sim=harder
+    )
+    learner = Learner(go1)
+    assert learner.iterate()["rollout/reward_mean"] < -0.1
+    assert learner.evaluate().mean >= 0.0
+    learner.close()
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):

@@ -288,8 +288,13 @@ class Loop(ABC):
     def _simulator(self) -> VectorEnv:
         """A new simulator, where the run stands: what one that is started over draws once is drawn as in iteration 0."""
         cfg, seed = self.cfg, self._simulator_seed()
+        if cfg.sim.training_overrides and backend_of(cfg.task).is_alone:
+            raise TrainError(
+                f"{cfg.task}: this simulator evaluates in training's own environments, so that there can be no "
+                "--sim.training-overrides; use --sim.overrides, and evaluations are of the changed task"
+            )
         first = simulator_seed(cfg.seed, 0, 0, self.ranks.rank) if backend_of(cfg.task).is_restartable else seed
-        env = make_env(cfg.task, cfg.num_envs, first, device=self.device, sim=cfg.sim)
+        env = make_env(cfg.task, cfg.num_envs, first, device=self.device, sim=cfg.sim.for_training())
         if isinstance(env, Restartable):
             env.restart(seed)
         return env

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -21,7 +21,10 @@ class SimCfg:
     [-bound, bound], before the action term's own scale."""
 
     overrides: tuple[str, ...] = ()
-    """KEY=VALUE settings of the task's own configuration (not EnvPool's), such as `episode_length_s=10`."""
+    """KEY=VALUE settings of the task's own configuration, such as `episode_length_s=10`."""
+    training_overrides: tuple[str, ...] = ()
+    """The same, for what the policy learns from alone: a reward or a range of commands that is easier to begin with.
+    Evaluations and everything after training have the task as it is."""
     imports: tuple[str, ...] = ()
     """Packages to import first: those that register tasks of your own (not EnvPool)."""
     render: bool = False
@@ -30,6 +33,10 @@ class SimCfg:
     def __post_init__(self) -> None:
         if self.action_bound is not None and not 0.0 < self.action_bound < float("inf"):
             raise TrainError(f"sim.action_bound is {self.action_bound}; it must be positive and finite")
+
+    def for_training(self) -> SimCfg:
+        """What training's own simulator is made with."""
+        return replace(self, overrides=(*self.overrides, *self.training_overrides), training_overrides=())
 
     def refuse(self, backend: str, *, but: Collection[str] = ()) -> None:
         """TrainError where something is set, in the name of a simulator that takes none of it, `but` some."""

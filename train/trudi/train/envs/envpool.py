@@ -8,7 +8,7 @@ are reset in the same call, so that step never enters the data, and the step's o
 from __future__ import annotations
 
 import gc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -18,9 +18,20 @@ from torch import Tensor
 
 from trudi.train.devices import available_cores, release_free_memory
 from trudi.train.envs.base import EpisodeTracker, Observation, SimCfg, Stateless, StepResult, TaskInfo
+from trudi.train.envs.overrides import apply_overrides
 from trudi.train.errors import TrainError, near_matches
 
 Array = NDArray[Any]
+REWARD_TERM, CLIP_REWARD = "reward_", "clip_reward"
+OWN_OPTIONS = frozenset(
+    {
+        *("num_envs", "batch_size", "num_threads", "max_num_players", "thread_affinity_offset", "base_path", "seed"),
+        *("env_seed", "gym_reset_return_info", "frame_stack", "frame_skip", "task_name"),
+    }
+)
+"""Options that are not the task's, or that this adapter sets."""
+ROBOT_OPTIONS = frozenset({"ctrl_dt", "sim_dt", "kp", "kd", "action_scale"})
+"""Options that say what the robot is, and so stand in its file (configs/robots)."""
 Observations = Mapping[str, Array] | Array
 
 # Keys that EnvPool adds to what MuJoCo Playground observes; dropped so that sizes agree with published results.
@@ -80,6 +91,12 @@ def _dmc_period_s(name: str) -> float | None:
     return next((period for domain, period in DMC_CONTROL_PERIOD_S.items() if name.startswith(domain)), None)
 
 
+def require_known(name: str) -> None:
+    """TrainError on an unknown task."""
+    if name not in (known := task_names()):
+        raise TrainError(f"unknown EnvPool task '{name}'; {near_matches(name, known)} (`trudi tasks` lists them all)")
+
+
 def make_pool(name: str, num_envs: int, seed: int, num_threads: int = 0, **options: Any) -> _Pool:
     """A pool of `num_envs` environments of one task, env i seeded with seed + i; TrainError on an unknown task.
 
@@ -88,8 +105,7 @@ def make_pool(name: str, num_envs: int, seed: int, num_threads: int = 0, **optio
     """
     import envpool
 
-    if name not in (known := task_names()):
-        raise TrainError(f"unknown EnvPool task '{name}'; {near_matches(name, known)} (`trudi tasks` lists them all)")
+    require_known(name)
     make = cast("Any", envpool).make_gymnasium
     threads = num_threads or min(num_envs, available_cores())
     return cast("_Pool", make(name, num_envs=num_envs, seed=seed, num_threads=threads, **options))
@@ -127,9 +143,38 @@ def describe_task(name: str) -> TaskInfo:
 def make(
     name: str, num_envs: int, seed: int, *, device: torch.device, num_threads: int, stagger: bool, sim: SimCfg
 ) -> EnvPoolEnv:
-    """A fresh pool, with meshes left out of the models where the task does not need them."""
-    sim.refuse("EnvPool")
-    return EnvPoolEnv(name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger)
+    """A fresh pool, with meshes left out of the models where the task does not need them.
+
+    `sim.overrides` take EnvPool's own options of the task but for those that the robot's file states, and for Playground's
+    walking robots `clip_reward=false`.
+    """
+    sim.refuse("EnvPool", but=("overrides",))
+    options = task_options(name, sim.overrides)
+    clip_reward = bool(options.pop(CLIP_REWARD, True))
+    return EnvPoolEnv(
+        name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger, clip_reward=clip_reward, **options
+    )
+
+
+def task_options(name: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """What KEY=VALUE `overrides` change of the options of a task; TrainError names what is unknown or not to be changed."""
+    if not overrides:
+        return {}
+    import envpool
+
+    require_known(name)
+    spec = cast("Any", envpool).make_spec(name)
+    before: dict[str, Any] = {
+        key: value for key, value in spec.config._asdict().items() if key not in OWN_OPTIONS | ROBOT_OPTIONS
+    }
+    if f"info:{REWARD_TERM}tracking_lin_vel" in spec.state_array_spec:
+        before[CLIP_REWARD] = True
+    for key in (override.partition("=")[0] for override in overrides):
+        if key in ROBOT_OPTIONS:
+            raise TrainError(f"sim.overrides: {key} is in the robot's file, which policies are exported with; leave it out")
+    options = dict(before)
+    apply_overrides(options, overrides)
+    return {key: value for key, value in options.items() if value != before[key]}
 
 
 class EnvPoolEnv(Stateless):
@@ -148,8 +193,10 @@ class EnvPoolEnv(Stateless):
         device: torch.device | None = None,
         num_threads: int = 0,
         stagger: bool = True,
+        clip_reward: bool = True,
         **options: Any,
     ) -> None:
+        """Without `clip_reward` a reward is the sum of its terms where that is below 0, too; the task gives 0 there."""
         from trudi.train.envs.assets import mesh_free_assets
 
         if "base_path" not in options and (assets := mesh_free_assets(name)) is not None:
@@ -170,6 +217,7 @@ class EnvPoolEnv(Stateless):
         if stagger:
             rng = np.random.default_rng([seed, num_envs])
             self._first_length = rng.integers(1, self.max_episode_steps + 1, num_envs)
+        self._clip_reward = clip_reward
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._in_first = np.ones(num_envs, dtype=np.bool_)
 
@@ -179,7 +227,10 @@ class EnvPoolEnv(Stateless):
     def step(self, action: Tensor) -> StepResult:
         pool = self._live_pool()
         clipped = action.detach().clamp(-1.0, 1.0).cpu().numpy().astype(self._action_dtype)
-        observed, reward, terminated, truncated, _ = pool.step(clipped)
+        observed, reward, terminated, truncated, info = pool.step(clipped)
+        if not self._clip_reward:
+            terms = np.stack([info[key] for key in info if key.startswith(REWARD_TERM)])
+            reward = self.control_period_s * terms.sum(axis=0)
         self._steps += 1
         cut = self._in_first & (self._steps >= self._first_length) & ~terminated & ~truncated
         truncated = (truncated & ~terminated) | cut
