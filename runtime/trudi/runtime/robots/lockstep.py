@@ -9,6 +9,7 @@ recorded, and no student stands in for a teacher that is late.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from trudi.runtime.contract import Contract
@@ -19,7 +20,7 @@ from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.simulated import SimulatedRobot
 from trudi.runtime.site_file import SiteFile
-from trudi.runtime.supervisor import Event, Motors
+from trudi.runtime.supervisor import Event
 
 BEGIN_NS = 1_000_000_000
 PERIOD_TOLERANCE = 1e-6
@@ -39,7 +40,7 @@ class LockStep:
         self.robot.streaming = True
         rate_hz = ticks_per_step / contract.control_period_s
         self.controller = Controller(contract, self.robot.description, file or SiteFile(joints={}), ControllerCfg(rate_hz))
-        self._engine = engine
+        self._engine, self._latency_s = engine, cfg.command_latency_s
         step_s = self.robot.simulation.physics_step_s
         self.substeps = round(1.0 / rate_hz / step_s)
         """Physics steps in a tick."""
@@ -51,29 +52,39 @@ class LockStep:
         refused = self.controller.request(Event.CONFIGURE, self.now_ns)
         assert refused is None, refused
 
-    def start(self, commands: Sequence[Sequence[float]]) -> None:
+    def start(self, commands: Sequence[Sequence[float]]) -> bool:
         """Puts the robot into its initial pose; the supervisor forgets what was, stands and starts the policy.
 
-        `commands` as for `step`. RobotError where the supervisor refuses, or the robot falls before it has begun.
+        `commands` as for `step`. False where a fault stopped the robot before that. RobotError where there is no fault, and
+        the supervisor refuses.
         """
+        if self.controller.supervisor.state in (State.STANDBY, State.STAND, State.ACTIVE):
+            self._ask(Event.DEACTIVATE)
+        for _ in range(1 + math.ceil(self._latency_s * self.controller.cfg.rate_hz)):
+            self._tick(commands)  # until no command of the last flight is on its way
         self.robot.reset_pose()
         self._advance()
         self._tick(commands)  # judges the robot as it is now
-        state = self.controller.supervisor.state
-        if state in (State.STAND, State.ACTIVE):
-            self._ask(Event.DEACTIVATE)
-        self._ask(Event.RESET if state is State.FAULT else Event.ACTIVATE)
+        self._ask(Event.RESET if self.controller.supervisor.state is State.FAULT else Event.ACTIVATE)
         self._tick(commands)  # so that the robot hears of STANDBY
+        if self._stopped:
+            return False
         self._ask(Event.STAND)
-        while self.controller.ramp_left_s(self.now_ns) > 0.0:
+        while self.controller.ramp_left_s(self.now_ns) > 0.0 and not self._stopped:
             self._tick(commands)
-        self._ask(Event.START)
+        if not self._stopped:
+            self._ask(Event.START)
+        return not self._stopped
 
     def step(self, commands: Sequence[Sequence[float]]) -> bool:
         """One control step under `commands`, an array for each of the contract's; False where the policy drives no more."""
         for _ in range(self.controller.decimation):
             self._tick(commands)
         return self.controller.supervisor.state is State.ACTIVE
+
+    @property
+    def _stopped(self) -> bool:
+        return self.controller.supervisor.state is State.FAULT
 
     def _ask(self, event: Event) -> None:
         if (refused := self.controller.request(event, self.now_ns)) is not None:
@@ -87,8 +98,7 @@ class LockStep:
         if controller.begin(now_ns, self._slot, 0):
             output, outcome = self._engine.infer(controller.observer.observation, controller.latent), Outcome.TEACHER
         command = controller.finish(now_ns, outcome, output)
-        if controller.supervisor.motors is not Motors.NOTHING:
-            self.robot.take(command, now_ns)
+        self.robot.take(command, now_ns)  # where a loop may be silent, it damps
         self._slot += 1
         for _ in range(self.substeps):
             self._advance()

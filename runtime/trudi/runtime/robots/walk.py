@@ -217,13 +217,18 @@ class Walker:
         return upright < math.cos(self.cfg.fall_tilt_rad) or self.height < self.cfg.fall_height * self._height
 
     def follow(self, course: Float64) -> Life:
-        """Stands the robot up in its initial pose and gives it `course`, a command (steps, 3) for each control step."""
+        """Stands the robot up in its initial pose and gives it `course`, a command (steps, 3) for each control step.
+
+        A life without any step is one of a robot that was stopped, or fell, while it stood up.
+        """
         lock, commands = self.lock, [list(values) for values in self._neutral]
         commands[self._place] = course[0].tolist()
-        lock.start(commands)
         rows: list[tuple[Float64, float, Float64]] = []
         ended, period_s = None, lock.contract.control_period_s
-        for command in course:
+        started = lock.start(commands)
+        if not started:
+            ended = self._stop()
+        for command in course if started else ():
             commands[self._place] = command.tolist()
             self._energy = 0.0
             drives = lock.step(commands)
@@ -240,11 +245,16 @@ class Walker:
         return Life(period_s, course[:count].copy(), *shapes, ended=ended)
 
     def roam(self, seconds: float, *, every_s: float = 4.0, seed: int = 0) -> list[Life]:
-        """Random commands, a new one each `every_s`; after a fall or a stop it stands up and the course goes on."""
+        """Random commands, a new one each `every_s`; after a fall or a stop it stands up and the course goes on.
+
+        A robot that does not come through the first control step of a life is not tried again.
+        """
         course, lives, done = self.course(seconds, every_s, seed), list[Life](), 0
         while done < len(course):
             lives.append(self.follow(course[done:]))
-            done += max(1, len(lives[-1].command))
+            if not len(lives[-1].command):
+                break
+            done += len(lives[-1].command)
         return lives
 
     def course(self, seconds: float, every_s: float, seed: int) -> Float64:

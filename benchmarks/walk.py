@@ -1,0 +1,337 @@
+"""How well a bundle walks in the separate MuJoCo physics: a grid of commands, random commands, pushes, variations, delays.
+
+    .venv/bin/python benchmarks/walk.py BUNDLE [--task TASK] [--name NAME] [--part grid|random|delay|...] [--render]
+
+(trudi[mujoco,bench], and trudi[mjlab] for mjlab's robots.) In lock step, without a wall clock (docs/walk.md says what is in
+the loop): figures do not depend on what else the machine does. Writes NAME.json after every point, then NAME.md and .png; a
+point that is there already for the same bundle and settings is not measured again. `--render` draws what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from trudi.runtime.bundle import Bundle
+from trudi.runtime.robots.mujoco import MujocoCfg
+from trudi.runtime.robots.simulation import make_simulation
+from trudi.runtime.robots.walk import Figures, Life, WalkCfg, Walker
+from trudi.runtime.session import choose
+
+HERE = Path(__file__).parent
+FORWARD, LEFT, TURNING = (-1.0, -0.5, 0.0, 0.5, 1.0), (-0.5, 0.0, 0.5), (-1.0, -0.5, 0.0, 0.5, 1.0)
+DELAY_STEP_S, LONGEST_DELAY_S = 0.005, 0.06
+NO_FALL_UP_TO_95 = 2.996
+"""-ln(0.05): with no fall in T hours, fewer than this over T an hour, with 95 % confidence."""
+
+Change = Callable[[MujocoCfg, float], MujocoCfg]
+
+
+def varies(field: str) -> Change:
+    return lambda cfg, value: replace(cfg, variation=replace(cfg.variation, **{field: value}))
+
+
+SWEEPS: dict[str, tuple[str, tuple[float, ...], Change]] = {
+    "delay": ("delay of commands (s)", (), lambda cfg, value: replace(cfg, command_latency_s=value)),
+    "push": ("push (m/s)", tuple(0.25 * count for count in range(9)), varies("push_speed")),
+    "friction": ("friction (factor)", (0.3, 0.45, 0.6, 0.8, 1.0, 1.25, 1.5), varies("friction")),
+    "mass": ("mass added to the base (kg)", (-1.0, 0.0, 1.0, 2.0, 3.0, 4.0, 5.0), varies("base_mass_kg")),
+    "strength": ("motor strength (factor)", (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2), varies("motor_strength")),
+    "noise": ("noise (factor on Go1's training)", (0.0, 0.5, 1.0, 1.5, 2.0, 3.0), lambda cfg, v: replace(cfg, noise=v)),
+}
+PARTS = ("grid", "random", *SWEEPS)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--task", help="whose simulated robot (default: that of the bundle's task)")
+    parser.add_argument("--name", help="of the files (default: walk_ and the bundle's)")
+    parser.add_argument("--part", action="append", choices=PARTS, help="this part alone (again for another)")
+    parser.add_argument("--minutes", type=float, default=30.0, help="of random commands, in six seeds")
+    parser.add_argument("--seconds", type=float, default=120.0, help="of random commands at each point of a sweep")
+    parser.add_argument("--hold", type=float, default=10.0, help="how long each command of the grid is held; s")
+    parser.add_argument("--render", action="store_true", help="measure nothing")
+    args = parser.parse_args()
+    path = HERE / f"{args.name or f'walk_{args.bundle.stem}'}.json"
+    if not args.render:
+        measure(args, path)
+    render(json.loads(path.read_text()), path)
+
+
+def measure(args: argparse.Namespace, path: Path) -> None:
+    """Every point that is not there yet."""
+    with Bundle.open(args.bundle) as bundle:
+        engine, contract, digest = choose(bundle, ("onnx",)).engine, bundle.contract, bundle.digest
+    plain = MujocoCfg(task=args.task or f"{contract.task.backend}:{contract.task.id}")
+    settings = {"task": plain.task, "minutes": args.minutes, "seconds": args.seconds, "hold": args.hold}
+    settings |= {"walk": asdict(WalkCfg())}
+    known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
+    if (known.get("digest"), known.get("settings")) != (digest, settings):
+        known = {"bundle": args.bundle.name, "digest": digest, "settings": settings, "parts": {}}
+    known |= {"command": command_of(args), "commit": commit(), "machine": machine()}
+
+    def point(part: str, key: str, work: Callable[[], dict[str, Any]]) -> None:
+        points: dict[str, Any] = known["parts"].setdefault(part, {})
+        if key in points:
+            return
+        begin = time.monotonic()
+        points[key] = work()
+        path.write_text(json.dumps(known, indent=1) + "\n")
+        print(f"{part} {key}: {points[key]['figures']['error']}, {time.monotonic() - begin:.1f} s", flush=True)
+
+    def walker(cfg: MujocoCfg) -> Walker:
+        return Walker(contract, engine, cfg)
+
+    for part in args.part or PARTS:
+        if part == "grid":
+            point(part, "all", lambda: grid(walker(plain), args.hold))
+        elif part == "random":
+            for seed in range(6):
+                cfg = replace(plain, seed=seed)
+                point(part, str(seed), lambda cfg=cfg, seed=seed: roam(walker(cfg), args.minutes * 10.0, seed))
+        else:
+            _, values, change = SWEEPS[part]
+            for value in values or delays(plain):
+                cfg = change(plain, value)
+                point(part, f"{value:g}", lambda cfg=cfg: roam(walker(cfg), args.seconds, 100))
+
+
+def delays(cfg: MujocoCfg) -> list[float]:
+    """From 0 to 60 ms in about 5 ms: whole physics steps, since commands take effect between two of them."""
+    step_s = make_simulation(cfg.task).physics_step_s
+    wanted = np.arange(0.0, LONGEST_DELAY_S + 1e-9, DELAY_STEP_S)
+    return sorted({round(round(delay / step_s) * step_s, 6) for delay in wanted.tolist()})
+
+
+def roam(walker: Walker, seconds: float, seed: int) -> dict[str, Any]:
+    lives = walker.roam(seconds, seed=seed)
+    report = walker.lock.robot.report()
+    return {"figures": walker.figures(lives).to_json(), "mass_kg": walker.mass_kg, "unsafe": report.violation_count}
+
+
+def grid(walker: Walker, seconds: float) -> dict[str, Any]:
+    """Each command within the contract's range for `seconds`, from the initial pose."""
+    (low, high), steps = walker.range.T, round(seconds / walker.lock.contract.control_period_s)
+    wanted = {tuple(np.clip(row, low, high).tolist()) for row in itertools.product(FORWARD, LEFT, TURNING)}
+    rows: list[dict[str, Any]] = []
+    lives: list[Life] = []
+    for command in sorted(wanted):
+        lives.append(walker.follow(np.tile(command, (steps, 1))))
+        settled = lives[-1].velocity[round(walker.cfg.settle_s / lives[-1].period_s) :]
+        mean = settled.mean(0).round(3).tolist() if len(settled) else None
+        rows.append({"command": command, "mean": mean, "ended": lives[-1].ended, "seconds": lives[-1].seconds})
+    return {"figures": walker.figures(lives).to_json(), "mass_kg": walker.mass_kg, "commands": rows}
+
+
+def command_of(args: argparse.Namespace) -> str:
+    given = f"python benchmarks/walk.py {os.path.relpath(args.bundle)}"
+    return given + (f" --task {args.task}" if args.task else "") + (f" --name {args.name}" if args.name else "")
+
+
+def commit() -> str:
+    found = subprocess.run(("git", "rev-parse", "--short", "HEAD"), capture_output=True, text=True, cwd=HERE, check=False)
+    return found.stdout.strip()
+
+
+def machine() -> str:
+    cores = len(os.sched_getaffinity(0))
+    return f"{platform.machine()}, {cores} cores, Python {platform.python_version()}, {mujoco_version()}"
+
+
+def mujoco_version() -> str:
+    import mujoco
+
+    return f"MuJoCo {mujoco.__version__}"
+
+
+def figures_of(values: dict[str, Any]) -> Figures:
+    error = {name: tuple(values[name]) if values[name] is not None else None for name in ("error", "error_now")}
+    return Figures(**(values | error))
+
+
+def walks_up_to(points: dict[str, Any], cfg: WalkCfg) -> str | None:
+    """The largest value such that it walks at it and at every smaller one."""
+    best = None
+    for key in sorted(points, key=float):
+        if not figures_of(points[key]["figures"]).walks(cfg):
+            break
+        best = key
+    return best
+
+
+# The report.
+
+
+def render(known: dict[str, Any], path: Path) -> None:
+    """NAME.md and NAME.png."""
+    cfg, parts = WalkCfg(**known["settings"]["walk"]), known["parts"]
+    lines = [
+        f"# How {known['bundle']} walks",
+        "",
+        f"`{known['command']}`, commit {known['commit']}; {known['machine']}.",
+        f"The robot of `{known['settings']['task']}`, in lock step; docs/walk.md has the definitions.",
+        "Errors are of mean velocities, settled: forward and left (m/s), turning",
+        "(rad/s). A stop is a fault of the supervisor in a robot that had not fallen.",
+        "",
+    ]
+    lines += summary(known, cfg)
+    if "random" in parts:
+        lines += random_table(parts["random"])
+    for name, (label, _, _) in SWEEPS.items():
+        if name in parts:
+            lines += sweep_table(name, label, parts[name], known["settings"]["seconds"], cfg)
+    if "grid" in parts:
+        lines += grid_table(parts["grid"]["all"])
+    lines += ["", f"![Walking]({path.with_suffix('.png').name})", ""]
+    path.with_suffix(".md").write_text("\n".join(lines))
+    draw(known, cfg, path.with_suffix(".png"))
+
+
+def summary(known: dict[str, Any], cfg: WalkCfg) -> list[str]:
+    parts, seconds = known["parts"], known["settings"]["seconds"]
+    lines: list[str] = []
+    if "grid" in parts:
+        found = figures_of(parts["grid"]["all"]["figures"])
+        assert found.error is not None and found.error_now is not None
+        count = len(parts["grid"]["all"]["commands"])
+        lines.append(f"- {count} commands, {known['settings']['hold']:g} s each: mean absolute error {three(found.error)}")
+        lines[-1] += f" (of single moments: {three(found.error_now)}); {ends(found)}."
+    if "random" in parts:
+        lines.append(f"- {random_sentence(parts['random'])}")
+    if "delay" in parts and len(parts["delay"]) > 1:
+        best = walks_up_to(parts["delay"], cfg)
+        bound = f"no fall or stop in {seconds:g} s of random commands, errors at most {cfg.max_linear_error:g} m/s and "
+        bound += f"{cfg.max_turning_error:g} rad/s, there and at every smaller one"
+        found = "none" if best is None else f"{1e3 * float(best):g} ms"
+        lines.append(f"- **The largest delay at which it still walks: {found}** ({bound}).")
+    if "push" in parts:
+        best = walks_up_to(parts["push"], cfg)
+        lines.append(
+            f"- The largest pushes, every 5 s, under which it still walks by the same measure: {best or 'none'} m/s."
+        )
+    return [*lines, ""]
+
+
+def random_sentence(points: dict[str, Any]) -> str:
+    found = [figures_of(point["figures"]) for point in points.values()]
+    seconds, falls = sum(one.seconds for one in found), sum(one.ends for one in found)
+    text = f"{seconds / 60:.0f} minutes of random commands, a new one every 4 s: {falls} falls and stops"
+    if falls:
+        return text + f", {3600 * falls / seconds:.1f} an hour; {seconds / falls:.0f} s to a fall."
+    return text + f" (fewer than {3600 * NO_FALL_UP_TO_95 / seconds:.1f} an hour with 95 % confidence)."
+
+
+def three(error: tuple[float, float, float] | None) -> str:
+    return "-" if error is None else f"{error[0]:.3f}, {error[1]:.3f}, {error[2]:.3f}"
+
+
+def ends(found: Figures) -> str:
+    stops = ", ".join(f"{count} {name}" for name, count in found.stops.items())
+    return f"{found.falls} falls" + (f", stops: {stops}" if stops else "")
+
+
+COLUMNS = (
+    "error: forward, left, turning",
+    "falls and stops",
+    "time to fall (s)",
+    "J/m",
+    "cost of transport",
+    "W",
+    "action rate",
+)
+
+
+def row(name: str, point: dict[str, Any]) -> str:
+    found = figures_of(point["figures"])
+    until = "-" if found.time_to_fall_s is None else f"{found.time_to_fall_s:.1f}"
+    energy = "-" if found.energy_j_per_m is None else f"{found.energy_j_per_m:.0f}"
+    cost = "-" if found.transport_cost is None else f"{found.transport_cost:.2f}"
+    cells = (name, three(found.error), ends(found), until, energy, cost, f"{found.power_w:.0f}", f"{found.action_rate:.3f}")
+    return f"| {' | '.join(cells)} |"
+
+
+def table(first: str, points: dict[str, Any], mark: Callable[[str], str] = str) -> list[str]:
+    head = [f"| {' | '.join((first, *COLUMNS))} |", "|" + "---|" * (1 + len(COLUMNS))]
+    return head + [row(mark(key), points[key]) for key in sorted(points, key=float)] + [""]
+
+
+def random_table(points: dict[str, Any]) -> list[str]:
+    return ["## Random commands", "", *table("seed", points)]
+
+
+def sweep_table(name: str, label: str, points: dict[str, Any], seconds: float, cfg: WalkCfg) -> list[str]:
+    def mark(key: str) -> str:
+        text = f"{1e3 * float(key):g} ms" if name == "delay" else key
+        return f"**{text}**" if figures_of(points[key]["figures"]).walks(cfg) else text
+
+    return [
+        f"## {label[0].upper()}{label[1:]}",
+        "",
+        f"{seconds:g} s of random commands each; in bold where it walks.",
+        "",
+        *table(name, points, mark),
+    ]
+
+
+def grid_table(found: dict[str, Any]) -> list[str]:
+    lines = ["## Commands", "", "| command (forward, left, turning) | mean velocity | ended |", "|---|---|---|"]
+    for one in found["commands"]:
+        mean = "-" if one["mean"] is None else ", ".join(f"{value:.2f}" for value in one["mean"])
+        how = f"{one['ended']} after {one['seconds']:.1f} s" if one["ended"] else ""
+        lines.append(f"| {', '.join(f'{value:g}' for value in one['command'])} | {mean} | {how} |")
+    return lines
+
+
+def draw(known: dict[str, Any], cfg: WalkCfg, path: Path) -> None:
+    """Commands and mean velocities; each sweep's errors, with crosses where it fell or was stopped."""
+    from matplotlib.figure import Figure
+
+    parts = known["parts"]
+    figure = Figure(figsize=(13, 6), layout="constrained")
+    axes = figure.subplots(2, 4).ravel()
+    if "grid" in parts:
+        rows = [one for one in parts["grid"]["all"]["commands"] if one["mean"] is not None]
+        asked, got = np.array([one["command"] for one in rows]), np.array([one["mean"] for one in rows])
+        fell = np.array([one["ended"] is not None for one in rows])
+        for axis, place, label in ((axes[0], (0, 1), "left (m/s)"), (axes[1], (0, 2), "turning (rad/s)")):
+            axis.plot([asked[:, place[0]], got[:, place[0]]], [asked[:, place[1]], got[:, place[1]]], color="0.8", lw=0.8)
+            axis.plot(*asked[:, place].T, "o", ms=3, color="0.5", label="command")
+            axis.plot(*got[:, place].T, "o", ms=3, color="tab:blue", label="mean velocity")
+            axis.plot(*got[fell][:, place].T, "x", color="tab:red", label="fell")
+            axis.set(xlabel="forward (m/s)", ylabel=label)
+        axes[0].legend(frameon=False, fontsize=7)
+    for axis, (name, (label, _, _)) in zip(axes[2:], SWEEPS.items(), strict=True):
+        draw_sweep(axis, parts.get(name, {}), label, cfg)
+    axes[2].legend(frameon=False, fontsize=7)
+    figure.savefig(path, dpi=100)
+
+
+def draw_sweep(axis: Any, points: dict[str, Any], label: str, cfg: WalkCfg) -> None:
+    keys = sorted(points, key=float)
+    found = [figures_of(points[key]["figures"]) for key in keys]
+    values = [float(key) for key in keys]
+    errors = np.array([one.error or (np.nan,) * 3 for one in found]).reshape(-1, 3)
+    axis.plot(values, errors[:, :2].max(1), "o-", ms=3, label="linear error (m/s)")
+    axis.plot(values, errors[:, 2], "s-", ms=3, label="turning error (rad/s)")
+    axis.axhline(cfg.max_linear_error, color="0.7", lw=0.8, ls="--")
+    for value, one in zip(values, found, strict=True):
+        if one.ends:
+            axis.plot([value], [0.0], "x", color="tab:red", clip_on=False)
+            axis.annotate(f"{one.falls_per_hour / 60:.1f}/min", (value, 0.02), color="tab:red", fontsize=6, ha="center")
+    axis.set(xlabel=label, ylim=(0.0, max(0.5, float(np.nanmax(errors, initial=0.0)) * 1.1)))
+
+
+if __name__ == "__main__":
+    main()
