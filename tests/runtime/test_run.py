@@ -125,7 +125,7 @@ def test_a_graph_that_does_not_reproduce_its_golden_actions_is_refused(go1_bundl
         (("--cpu", "4000"), "cpu 4000 may not be used by this process; it may use"),
         (("--engine", "torch"), "unknown engine 'torch'; available: onnx, onnx-cuda"),
         (("--spread-latents", "4"), "export it with --noise seeded"),
-        (("--task", "CartpoleSwingup"), "--task, --view and the robot's faults are for --robot mujoco"),
+        (("--task", "CartpoleSwingup"), "--task, --view, --vary and the robot's faults are for --robot mujoco"),
         (("--faults", "/nowhere/faults.yaml"), "/nowhere/faults.yaml cannot be read"),
         (("--json", "/proc/nothing/x.json"), "--json /proc/nothing/x.json cannot be written: No such file"),
         (("--json", "/"), "--json / cannot be written: it is a folder"),

@@ -198,6 +198,19 @@ def test_a_variation_goes_to_the_robots_process_and_back():
     assert MujocoCfg.from_json('{"variation": {"motor_strength": 0.8}}').variation == Variation(motor_strength=0.8)
 
 
+def test_a_variation_on_the_command_line():
+    given = ["friction=0.5", "base_mass_at_m=[0.1, 0, 0]", "base_mass_kg=2"]
+    assert Variation.parse(given, "--vary") == Variation(friction=0.5, base_mass_kg=2, base_mass_at_m=(0.1, 0.0, 0.0))
+    assert Variation.parse([], "--vary") == Variation()
+    for text, sentence in (
+        ("friction", "--vary friction: give it as FIELD=NUMBER"),
+        ("friction=low", "--vary friction=low: give it as FIELD=NUMBER"),
+        ("frction=1", "--vary: variation has no field 'frction'; did you mean friction"),
+    ):
+        with pytest.raises(RobotError, match=sentence):
+            Variation.parse([text], "--vary")
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [

@@ -108,6 +108,13 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--record-seconds", type=float, default=120.0, help="time the recorder looks back; s (default: 120)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the simulated robot (default: 0)")
+    parser.add_argument(
+        "--vary",
+        action="append",
+        default=[],
+        metavar="FIELD=VALUE",
+        help="how the simulated robot differs from its model: friction=0.5, push_speed=1 (again for more; docs)",
+    )
     parser.add_argument("--view", action="store_true", help="show the simulated robot in MuJoCo's viewer")
     parser.add_argument("--trust", type=Path, metavar="KEY.pub", help="refuse a bundle that this key did not sign")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for a machine-readable result")
@@ -163,18 +170,21 @@ def make_robot(args: argparse.Namespace, contract: Contract, faults: tuple[Fault
     """The robot that `--robot` names."""
     if args.robot == "mujoco":
         from trudi.runtime.robots.mujoco import MujocoCfg, MujocoRobot
+        from trudi.runtime.robots.variation import Variation
 
         task = args.task or f"{contract.task.backend}:{contract.task.id}"
         # Of the runtime's own faults the robot only notes the time.
-        return MujocoRobot(MujocoCfg(task=task, faults=faults, seed=args.seed, view=args.view, priority=args.priority))
+        varied = Variation.parse(args.vary, "--vary")
+        cfg = MujocoCfg(task=task, faults=faults, variation=varied, seed=args.seed, view=args.view, priority=args.priority)
+        return MujocoRobot(cfg)
     kind, _, address = args.robot.partition(":")
     host, _, port = address.rpartition(":")
     if kind != "udp" or not host or not (port.isascii() and port.isdigit()):
         raise RobotError(f"--robot {args.robot}: available: mujoco, udp:HOST:PORT")
     if not 1 <= int(port[:6]) <= MAX_PORT:
         raise RobotError(f"--robot {args.robot}: a port is 1 to {MAX_PORT}")
-    if args.task or args.view or any(fault.by_robot for fault in faults):
-        raise RobotError("--task, --view and the robot's faults are for --robot mujoco; this robot runs by itself")
+    if args.task or args.view or args.vary or any(fault.by_robot for fault in faults):
+        raise RobotError("--task, --view, --vary and the robot's faults are for --robot mujoco; this robot runs by itself")
     return UdpRobot(int(port), host)
 
 

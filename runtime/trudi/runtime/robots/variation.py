@@ -5,8 +5,9 @@ Noise, lost states and late commands are fields of `MujocoCfg`; what is in the b
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -71,6 +72,18 @@ class Variation:
             return cls(**given)
         except TypeError as error:
             raise RobotError(f"{where}: variation: {error}") from error
+
+    @classmethod
+    def parse(cls, texts: Sequence[str], where: str) -> Variation:
+        """From `FIELD=VALUE` each, the value in JSON; RobotError, which begins with `where`, says what is wrong."""
+        values: dict[str, object] = {}
+        for text in texts:
+            name, _, value = text.partition("=")
+            try:
+                values[name.strip()] = json.loads(value)
+            except ValueError:
+                raise RobotError(f"{where} {text}: give it as FIELD=NUMBER, friction=0.5") from None
+        return cls.from_values(values, where)
 
 
 class Varied:
