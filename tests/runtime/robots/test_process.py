@@ -369,11 +369,11 @@ def test_what_cannot_start_says_why_in_one_line(options, says):
     assert "\n" not in str(caught.value)
 
 
-def test_the_viewer_needs_a_display(monkeypatch):
+def test_a_window_needs_a_display(monkeypatch):
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     with pytest.raises(RobotError, match="needs a display"):
-        MujocoRobot(MujocoCfg(view=True))
+        MujocoRobot(MujocoCfg(view="window"))
 
 
 def test_a_priority_that_is_not_permitted_is_noted():

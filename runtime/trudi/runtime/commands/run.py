@@ -25,6 +25,10 @@ from trudi.runtime.session import Session, SessionCfg
 from trudi.runtime.signals import Signals
 from trudi.runtime.site_file import SiteFile, read_site_file
 from trudi.runtime.summary import LiveTable, expired, facts, page
+from trudi.runtime.viewer.choice import HELP as VIEW_HELP
+from trudi.runtime.viewer.choice import with_view
+from trudi.runtime.viewer.facts import SessionTeller
+from trudi.runtime.viewer.link import ViewerLink
 
 FLIGHTS = Path("runs") / "flights"
 MAX_RECORDER_MIB = 512
@@ -51,9 +55,10 @@ def main(argv: list[str]) -> int:
             check_recorder_fits(session, args.record_seconds)
             for line in session.log_lines():
                 say(line)
-            table = LiveTable(session, f"{args.bundle} on {robot.describe().name}")
+            title = f"{args.bundle} on {robot.describe().name}"
+            table, teller = LiveTable(session, title), teller_of(robot, session, title)
             with Signals() as signals:  # until the result is written: no Ctrl-C loses it
-                course = Conductor(session, plan, signals, table.refresh).run()
+                course = Conductor(session, plan, signals, lambda course: refresh(course, table, teller)).run()
                 report, sending = robot_report(robot), unsent(robot)
                 unwritten = write_facts(args.json, facts(session, course, report, sending))
             say(table.end() + page(session, course, report, sending) + unwritten)
@@ -115,10 +120,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         metavar="FIELD=VALUE",
         help="how the simulated robot differs from its model: friction=0.5, push_speed=1 (again for more; docs)",
     )
-    parser.add_argument("--view", action="store_true", help="show the simulated robot in MuJoCo's viewer")
+    parser.add_argument("--view", default="", help=VIEW_HELP)
     parser.add_argument("--trust", type=Path, metavar="KEY.pub", help="refuse a bundle that this key did not sign")
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for a machine-readable result")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(with_view(argv))
     if not args.seconds > 0 or not args.record_seconds > 0:
         raise TrudiRuntimeError(f"--seconds {args.seconds:g} and --record-seconds {args.record_seconds:g}: must be above 0")
     if args.record_seconds > DAY_S:
@@ -186,6 +191,22 @@ def make_robot(args: argparse.Namespace, contract: Contract, faults: tuple[Fault
     if args.task or args.view or args.vary or any(fault.by_robot for fault in faults):
         raise RobotError("--task, --view, --vary and the robot's faults are for --robot mujoco; this robot runs by itself")
     return UdpRobot(int(port), host)
+
+
+def teller_of(robot: Robot, session: Session, title: str) -> SessionTeller | None:
+    """What tells the page that shows the robot, if there is one, of the session; says where the page is."""
+    address = getattr(robot, "viewer", None)
+    if address is None:
+        return None
+    say(f"view: {address.url}")
+    return SessionTeller(session, title, ViewerLink(address.port))
+
+
+def refresh(course: Course, table: LiveTable, teller: SessionTeller | None) -> None:
+    """What is seen of the flight; the page first, since a terminal may stall."""
+    if teller is not None:
+        teller.refresh(course)
+    table.refresh(course)
 
 
 def write_facts(path: Path | None, content: dict[str, Any]) -> str:

@@ -20,6 +20,8 @@ from trudi.runtime.robots.injection import Fault, parse_schedule
 from trudi.runtime.robots.simulation import DEFAULT_TIMEOUT_S, GO1_TASK, task_name
 from trudi.runtime.robots.udp import UdpRobot, report_from
 from trudi.runtime.robots.variation import Variation
+from trudi.runtime.viewer.choice import parse_view
+from trudi.runtime.viewer.link import START_S, ViewerAddress
 
 PROCESS = "trudi.runtime.robots.mujoco_process"
 _END_S = 3.0
@@ -61,8 +63,8 @@ class MujocoCfg:
     """SCHED_FIFO priority of the process, 1 to 99; 0 asks for none."""
     cpu: int | None = None
     """The core the process keeps to; None lets the scheduler choose."""
-    view: bool = False
-    """Whether MuJoCo's viewer shows the robot; needs a display."""
+    view: str = ""
+    """What shows the robot: `window`, `browser[:[HOST:]PORT]` or `auto`, a window where there is a display; empty: none."""
     start_timeout_s: float = 20.0
     """How long the process may take to be ready; s."""
 
@@ -74,6 +76,7 @@ class MujocoCfg:
         for name in ("command_timeout_s", "engage_distance", "stand_speed", "start_timeout_s"):
             if not getattr(self, name) > 0.0:
                 raise RobotError(f"{name} is {getattr(self, name)}: must be above 0")
+        parse_view(self.view)
         if not 0.0 <= self.dropout <= 1.0:
             raise RobotError(f"dropout is {self.dropout}: a probability is 0 to 1")
         if self.state_period_s is not None and not self.state_period_s > 0.0:
@@ -117,6 +120,8 @@ class MujocoRobot(UdpRobot):
         self._process = self._start()
         self.final_report: RobotReport | None = None
         """What the process said at its end, once `close` has ended it."""
+        self.viewer: ViewerAddress | None = None
+        """Where the page is that shows the robot, if there is one."""
         try:
             port = self._wait_ready()
             super().__init__(port, timeout_s=timeout_s)
@@ -137,13 +142,14 @@ class MujocoRobot(UdpRobot):
 
     def _wait_ready(self) -> int:
         """The port that the process listens at."""
-        line = _read_line(self._stdout, self.cfg.start_timeout_s)
+        timeout_s = self.cfg.start_timeout_s + (START_S if self.cfg.view else 0.0)
+        line = _read_line(self._stdout, timeout_s)
         if line is None:
-            raise RobotError(
-                f"the robot's process was not ready within {self.cfg.start_timeout_s:g} s; is the machine loaded?"
-            )
+            raise RobotError(f"the robot's process was not ready within {timeout_s:g} s; is the machine loaded?")
         try:
-            return int(json.loads(line)["port"])
+            said = json.loads(line)
+            self.viewer = ViewerAddress(**said["viewer"]) if said.get("viewer") else None
+            return int(said["port"])
         except (ValueError, KeyError, TypeError):
             pass
         try:

@@ -30,6 +30,8 @@ from trudi.runtime.robots.messages import (
 )
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.simulated import SimulatedRobot, print_report
+from trudi.runtime.viewer.choice import HELP as VIEW_HELP
+from trudi.runtime.viewer.choice import with_view
 
 PARENT_CHECK_NS = 50_000_000
 MAX_DRAINED = 256
@@ -168,12 +170,12 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m trudi.runtime.robots.mujoco_process", description=__doc__)
     parser.add_argument("--config", default="{}", help="fields of MujocoCfg, as JSON")
     parser.add_argument("--port", type=int, default=0, help="UDP port to listen at, on 127.0.0.1; 0 takes a free one")
-    parser.add_argument("--view", action="store_true", help="show the robot in MuJoCo's viewer")
+    parser.add_argument("--view", default="", help=VIEW_HELP)
     parser.add_argument("--with-parent", action="store_true", help="end when standard input is closed; ignore Ctrl-C")
-    args = parser.parse_args(argv)
+    args = parser.parse_args(with_view(sys.argv[1:] if argv is None else argv))
     try:
         cfg = MujocoCfg.from_json(args.config)
-        robot = SimulatedRobot(replace(cfg, view=cfg.view or args.view))
+        robot = SimulatedRobot(replace(cfg, view=args.view or cfg.view))
         robot.enter_realtime()
         port = RobotPort(robot, args.port, sys.stdin.fileno() if args.with_parent else None)
     except RobotError as error:
@@ -182,7 +184,8 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, robot.stop)
     signal.signal(signal.SIGINT, signal.SIG_IGN if args.with_parent else robot.stop)
     signal.signal(signal.SIGHUP, signal.SIG_IGN if args.with_parent else robot.stop)
-    print(json.dumps({"port": port.port, "pid": os.getpid()}), flush=True)
+    viewer = None if robot.viewer is None else asdict(robot.viewer)
+    print(json.dumps({"port": port.port, "pid": os.getpid(), "viewer": viewer}), flush=True)
     try:
         robot.run(port)
     finally:

@@ -9,7 +9,6 @@ A transport brings the commands and takes the states away: UDP datagrams in `muj
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import sys
@@ -28,6 +27,8 @@ from trudi.runtime.robots.injection import Fault
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.simulation import Simulation, load_mujoco, make_simulation
 from trudi.runtime.robots.variation import Varied
+from trudi.runtime.viewer.link import ViewerAddress
+from trudi.runtime.viewer.of_robot import open_viewer, wants_meshes
 
 MAX_BEHIND_NS = 100_000_000
 FRAME_NS = 33_000_000
@@ -121,7 +122,7 @@ class SimulatedRobot:
             cfg.model,
             command_timeout_s=cfg.command_timeout_s,
             base_contact=cfg.base_contact,
-            visual=cfg.view,
+            visual=wants_meshes(cfg.view),
         )
         described = simulation.describe()  # what the robot says of itself, which its variation does not change
         self._varied = Varied(simulation, cfg.variation, cfg.seed)
@@ -151,9 +152,15 @@ class SimulatedRobot:
         self._realtime = RealtimeCfg(priority=cfg.priority, cpu=cfg.cpu, lock_memory=bool(cfg.priority))
         self._notes: list[str] = []
         self._warnings = _collect_warnings()
-        self._viewer = _open_viewer(simulation) if cfg.view else None
         self._next_frame_ns = 0
         simulation.measure(self._state)
+        # Last: no process is left where the robot cannot be made. Before `enter_realtime`, which it would inherit.
+        self._viewer = open_viewer(cfg.view, cfg.task, cfg.model, simulation)
+
+    @property
+    def viewer(self) -> ViewerAddress | None:
+        """Where the page is that shows the robot, if there is one."""
+        return None if self._viewer is None else self._viewer.address
 
     @property
     def simulation(self) -> Simulation:
@@ -268,7 +275,22 @@ class SimulatedRobot:
     def _show(self, now_ns: int) -> None:
         if self._viewer is not None and now_ns >= self._next_frame_ns:
             self._next_frame_ns = now_ns + FRAME_NS
-            self._viewer.sync()
+            self._viewer.show(self._glance())
+
+    def _glance(self) -> dict[str, Any]:
+        """What a viewer is told."""
+        returns = self._episodes.returns if self._episodes is not None else []
+        return {
+            "qpos": self._simulation.data.qpos.tolist(),
+            "time_s": self._ticks * self._simulation.physics_step_s,
+            "supervisor": self._driver.name,
+            "obeying": self._obeying,
+            "held": self._held,
+            "commands": self._checker.commands,
+            "unsafe": self._checker.violation_count,
+            "returns": len(returns),
+            "last_return": returns[-1] if returns else 0.0,
+        }
 
 
 def print_report(robot: SimulatedRobot) -> None:
@@ -319,14 +341,3 @@ def _collect_warnings() -> list[str]:
 
     load_mujoco().set_mju_user_warning(keep)
     return found
-
-
-def _open_viewer(simulation: Simulation) -> Any:
-    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        raise RobotError("the viewer needs a display, and neither DISPLAY nor WAYLAND_DISPLAY is set; leave --view out")
-    try:
-        return importlib.import_module("mujoco.viewer").launch_passive(
-            simulation.model, simulation.data, show_left_ui=False, show_right_ui=False
-        )
-    except Exception as error:
-        raise RobotError(f"MuJoCo's viewer does not open: {error}; leave --view out") from error
