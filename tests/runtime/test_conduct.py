@@ -32,7 +32,7 @@ class Blinding(Still):
 
     def __init__(self):
         super().__init__()
-        self.blind, self.states = False, []
+        self.blind, self.states, self.watch = False, [], lambda: None
 
     def read(self):
         self.state.joint_velocity[0] = np.nan if self.blind else 0.0
@@ -40,6 +40,7 @@ class Blinding(Still):
 
     def write(self, command):
         self.states.append(command.state)
+        self.watch()
 
 
 class Recorder:
@@ -162,6 +163,41 @@ def test_a_fault_while_coming_to_stand_is_damped_for_a_while(plan):
     course = conduct(session, Plan(60.0, record=plan.record), during=during)
     assert course.fault is not None and course.interrupted == "SIGINT"
     assert session.robot.states.count(State.FAULT) > 60
+
+
+def shown_while_active(session):
+    """What the policy sees of its velocity command in every tick under it; a list that fills."""
+    shown, controller = [], session.controller
+
+    def watch():
+        if controller.supervisor.state is State.ACTIVE:
+            shown.append(tuple(controller.observer.commands[0]))
+
+    session.robot.watch = watch
+    return shown
+
+
+def test_a_walking_robot_is_halted_before_it_is_stood_up(plan):
+    """On the way to the default pose from the middle of a stride it would fall over."""
+    session = Session(Recorder())
+    shown = shown_while_active(session)
+    course = conduct(session, Plan(0.3, {"velocity": (0.5, 0.0, 0.0)}))
+    assert course.fault is None and course.final_state is State.STAND and course.active_s >= 0.3
+    assert set(shown) == {(0.5, 0.0, 0.0), (0.0, 0.0, 0.0)} and shown == sorted(shown, reverse=True)
+    assert shown.count((0.0, 0.0, 0.0)) > 60, "a second at 200 Hz is 200"
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_halt(plan):
+    session = Session(Recorder())
+
+    def during():
+        os.kill(os.getpid(), signal.SIGINT)
+        until(lambda: not session.controller.observer.commands[0].any(), "it is being halted")
+        os.kill(os.getpid(), signal.SIGINT)
+
+    course = conduct(session, Plan(60.0, {"velocity": (0.5, 0.0, 0.0)}), during=during)
+    assert course.interrupted == "SIGINT" and course.fault is None
+    assert State.STAND not in session.robot.states[session.robot.states.index(State.ACTIVE) :]
 
 
 @pytest.mark.parametrize(

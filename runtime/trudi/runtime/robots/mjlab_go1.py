@@ -29,9 +29,9 @@ CONTACT_SOLREF, FOOT_FRICTION = (0.01, 1.0), (1.0, 5e-3, 5e-4)
 INITIAL_HEIGHT_M = 0.278 + 0.03
 INITIAL_POSITION = {"hip": 0.1, "thigh": 0.9, "calf": -1.8}
 """rad; a left hip's is negative."""
-# Lets the 12 kg robot sink to the floor within a second. Damping is integrated implicitly, but where the force range clips it,
-# a motor pulls with all of its torque for a whole step: above 2 * inertia / dt = 2 * 0.0077 kg m^2 / 0.005 s = 3.1 (a free hip)
-# that turns a fast joint around, again and again. Training has 1.0 and, at the calves, 2.3.
+# Lets the 12 kg robot sink to the floor within a second. Damping is integrated implicitly, but where the force range clips
+# it, a motor pulls with all of its torque for a whole step: above 2 * inertia / dt = 2 * 0.0077 kg m^2 / 0.005 s = 3.1 (a
+# free hip) that turns a fast joint around, again and again. Training has 1.0 and, at the calves, 2.3.
 SAFE_DAMPING, MAX_DAMPING = 2.0, 3.0
 
 
@@ -55,7 +55,7 @@ class MjlabGo1(Legged):
                 drop_visual_meshes(mj, spec)
             _edit(mj, spec)
             model = spec.compile()
-        except (ValueError, KeyError, AttributeError) as error:
+        except ValueError as error:
             raise RobotError(f"{path} is not the Go1 of mjlab 1.6: {error}") from error
         super().__init__(model, str(path), name="mjlab_go1", damping=SAFE_DAMPING, command_timeout_s=command_timeout_s)
 
@@ -75,7 +75,9 @@ class MjlabGo1(Legged):
 
 def _motor(joint: str) -> tuple[float, float, float, float]:
     """Rotor inertia behind the gears (kg m^2), training's stiffness (N m/rad) and damping (N m s/rad), limit (N m)."""
-    kind = joint.split("_")[1]
+    kind = joint.removesuffix("_joint").rpartition("_")[2]
+    if kind not in GEARS:
+        raise ValueError(f"no motor is known for the joint {joint}")
     armature = ROTOR_INERTIA * GEARS[kind] ** 2
     stiffness, damping = armature * NATURAL_FREQUENCY**2, 2 * DAMPING_RATIO * armature * NATURAL_FREQUENCY
     return armature, stiffness, damping, EFFORT_LIMITS[kind]
