@@ -118,7 +118,17 @@ def delays(cfg: MujocoCfg) -> list[float]:
 def roam(walker: Walker, seconds: float, seed: int) -> dict[str, Any]:
     lives = walker.roam(seconds, seed=seed)
     report = walker.lock.robot.report()
-    return {"figures": walker.figures(lives).to_json(), "mass_kg": walker.mass_kg, "unsafe": report.violation_count}
+    found = {"figures": walker.figures(lives).to_json(), "mass_kg": walker.mass_kg, "unsafe": report.violation_count}
+    return found | {"ends": [ending(life) for life in lives if life.ended and len(life.command)]}
+
+
+def ending(life: Life) -> dict[str, Any]:
+    """How a life ended: under which command, for how long it had been given, and the one before it."""
+    changes = [0, *(np.flatnonzero(np.any(np.diff(life.command, axis=0), axis=1)) + 1).tolist()]
+    before = life.command[changes[-1] - 1] if len(changes) > 1 else np.zeros(3)
+    held_s = (len(life.command) - changes[-1]) * life.period_s
+    commands = {"command": life.command[-1].round(2).tolist(), "before": before.round(2).tolist()}
+    return {"how": life.ended, "life_s": round(life.seconds, 2), "held_s": round(held_s, 2), **commands}
 
 
 def grid(walker: Walker, seconds: float) -> dict[str, Any]:
@@ -162,12 +172,13 @@ def figures_of(values: dict[str, Any]) -> Figures:
 
 
 def walks_up_to(points: dict[str, Any], cfg: WalkCfg) -> str | None:
-    """The largest value such that it walks at it and at every smaller one."""
+    """The largest value at which it walks, where at no smaller one it tracks worse or ends more often than at 0."""
+    found = {key: figures_of(points[key]["figures"]) for key in sorted(points, key=float)}
     best = None
-    for key in sorted(points, key=float):
-        if not figures_of(points[key]["figures"]).walks(cfg):
+    for key, one in found.items():
+        if not one.tracks(cfg) or one.ends > found["0"].ends:
             break
-        best = key
+        best = key if one.walks(cfg) else best
     return best
 
 
@@ -212,8 +223,10 @@ def summary(known: dict[str, Any], cfg: WalkCfg) -> list[str]:
         lines.append(f"- {random_sentence(parts['random'])}")
     if "delay" in parts and len(parts["delay"]) > 1:
         best = walks_up_to(parts["delay"], cfg)
-        bound = f"no fall or stop in {seconds:g} s of random commands, errors at most {cfg.max_linear_error:g} m/s and "
-        bound += f"{cfg.max_turning_error:g} rad/s, there and at every smaller one"
+        bound = f"no fall or stop in {seconds:g} s of random commands; errors at most {cfg.max_linear_error:g} m/s and "
+        bound += (
+            f"{cfg.max_turning_error:g} rad/s, there and at every smaller one, and no more falls at any of them than at 0"
+        )
         found = "none" if best is None else f"{1e3 * float(best):g} ms"
         lines.append(f"- **The largest delay at which it still walks: {found}** ({bound}).")
     if "push" in parts:
@@ -268,7 +281,18 @@ def table(first: str, points: dict[str, Any], mark: Callable[[str], str] = str) 
 
 
 def random_table(points: dict[str, Any]) -> list[str]:
-    return ["## Random commands", "", *table("seed", points)]
+    lines = ["## Random commands", "", *table("seed", points)]
+    found = [one for key in sorted(points) for one in points[key]["ends"]]
+    if not found:
+        return lines
+    lines += [
+        "| how it ended | command then (forward, left, turning) | held for (s) | command before | life (s) |",
+        "|---|---|---|---|---|",
+    ]
+    for one in found:
+        command, before = (", ".join(f"{value:.2f}" for value in one[name]) for name in ("command", "before"))
+        lines.append(f"| {one['how']} | {command} | {one['held_s']:g} | {before} | {one['life_s']:g} |")
+    return [*lines, ""]
 
 
 def sweep_table(name: str, label: str, points: dict[str, Any], seconds: float, cfg: WalkCfg) -> list[str]:

@@ -111,11 +111,15 @@ class Figures:
         """Falls and stops."""
         return self.falls + sum(self.stops.values())
 
-    def walks(self, cfg: WalkCfg) -> bool:
-        """Whether nothing ended a life, and the errors of mean velocities are within the bounds of `cfg`."""
-        if self.ends or self.error is None:
+    def tracks(self, cfg: WalkCfg) -> bool:
+        """Whether the errors of mean velocities are within the bounds of `cfg`."""
+        if self.error is None:
             return False
         return max(self.error[:2]) <= cfg.max_linear_error and self.error[2] <= cfg.max_turning_error
+
+    def walks(self, cfg: WalkCfg) -> bool:
+        """Whether it tracks, and nothing ended a life."""
+        return not self.ends and self.tracks(cfg)
 
     def to_json(self) -> dict[str, Any]:
         """Plain values."""
