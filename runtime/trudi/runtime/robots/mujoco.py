@@ -52,7 +52,7 @@ class MujocoCfg:
     variation: Variation = field(default_factory=Variation)
     """How the robot differs from its model, and pushes."""
     base_contact: bool = True
-    """Whether the floor carries the base; in training only the feet meet it."""
+    """Whether the floor carries the base of Playground's Go1, of which only the feet meet it in training."""
     engage_distance: float = 0.15
     """Farthest that the first target of STAND may be from the measured position; rad or m."""
     stand_speed: float = 6.0
