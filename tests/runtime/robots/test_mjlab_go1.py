@@ -245,6 +245,19 @@ def test_damping_that_is_accepted_stops_the_fastest_joints(go1, damping):
         assert np.abs(go1.data.qvel[6:]).max() < 2.0
 
 
+def test_the_most_damping_is_below_what_a_joint_bears_where_the_force_range_ends(go1):
+    """There a motor gives `-limit` for a whole step: v - limit dt / I, which grows from v = limit / d on where d > 2 I / dt."""
+    rng, (low, high) = np.random.default_rng(0), go1.model.jnt_range[1:].T
+    mass, lightest = np.zeros((18, 18)), np.inf
+    for _ in range(300):
+        qpos = go1.model.key_qpos[0].copy()
+        qpos[7:] = rng.uniform(low, high)
+        go1.set_state(qpos, np.zeros(18))
+        mujoco.mj_fullM(go1.model, go1.data, mass)
+        lightest = min(lightest, 1.0 / np.diag(np.linalg.inv(mass))[6:].max())
+    assert SAFE_DAMPING < MAX_DAMPING < 2.0 * lightest / go1.physics_step_s < 3.5
+
+
 def test_the_stiffest_that_is_accepted_is_stable(go1):
     """Around the initial pose in the air, with as little damping as half of training's."""
     go1.model.opt.gravity[:] = 0.0
