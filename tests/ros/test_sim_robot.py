@@ -577,6 +577,8 @@ def test_a_killed_robot_is_silent(start):
         ({"missing_joints": "[nose]"}, "has no joint 'nose'"),
         ({"faults": "none.yaml"}, "none.yaml cannot be read"),
         ({"faults": "'[{kind: pull, at_s: 1}]'"}, "faults: fault 1: unknown kind 'pull'"),
+        ({"variation": "'{fricton: 1}'"}, "variation has no field 'fricton'; did you mean friction"),
+        ({"task": "CartpoleBalance-v1", "variation": "'{friction: 0.5}'"}, "only robots that have one are varied"),
     ],
 )
 def test_what_cannot_start_says_why_in_one_line(parameters, says):

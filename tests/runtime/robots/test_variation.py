@@ -98,6 +98,17 @@ def test_motor_strength_is_a_factor_on_the_torque_and_on_its_limit(strength):
     assert torques[3] == pytest.approx(torques[2] * strength) and abs(torques[2]) > 7.0
 
 
+def test_motor_strength_is_a_factor_on_damping_and_effort_too_and_targets_stay():
+    """A motor of half its strength brakes 0.5 N m s/rad with half of it, and gives 1.5 of the 3 N m that are asked for."""
+    simulation, found = varied(Variation(motor_strength=0.5))
+    command = hold(position=simulation.data.qpos[7:], stiffness=0.0, damping=0.5)
+    command.effort[:] = 3.0
+    simulation.step(found.command(command))
+    assert simulation.model.dof_damping[6:] == pytest.approx(np.full(12, 0.25))
+    assert simulation.data.qfrc_applied[6:] == pytest.approx(np.full(12, 1.5))
+    assert found.command(hold()).position == pytest.approx(STANDING) and found.command(None) is None
+
+
 def test_a_motor_of_another_strength_tells_the_torque_it_was_built_for():
     robots = [SimulatedRobot(MujocoCfg(variation=Variation(motor_strength=strength))) for strength in (1.0, 0.5)]
     assert robots[0].description == robots[1].description

@@ -13,6 +13,7 @@ from trudi.runtime.robots.base import RobotError
 from trudi.runtime.robots.injection import Fault, parse_schedule, read_schedule
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.simulation import DEFAULT_TIMEOUT_S, GO1_TASK, TASKS
+from trudi.runtime.robots.variation import Variation
 from trudi.runtime.yaml_file import parse_yaml
 from trudi_runtime.parameters import STRINGS, Declared
 from trudi_runtime.sim_messages import JointsCfg
@@ -35,6 +36,9 @@ SIM_PARAMETERS: Final[Mapping[str, Declared]] = {
     "quantise": Declared(0.0, "Step that numbers are rounded to; their unit. 0: none", low=0.0, high=10.0, when="start"),
     "dropout": Declared(0.0, "Probability that a state is lost", low=0.0, high=1.0, when="start"),
     "command_latency_s": Declared(0.0, "Time until a command takes effect; s", low=0.0, high=10.0, when="start"),
+    "variation": Declared(
+        "", "How it differs from its model, as a YAML mapping: {friction: 0.5}; empty: in nothing", when="start"
+    ),
     "priority": Declared(0, "SCHED_FIFO priority of the physics; 0: none", low=0, high=99, when="start"),
     "cpu": Declared(-1, "Core that the physics keeps to; -1: any", low=-1, high=4095, when="start"),
     "faults": Declared("", "Schedule of faults: a YAML list, or the path of a file with one; empty: none", when="start"),
@@ -79,6 +83,7 @@ def robot_cfg(values: Mapping[str, Any]) -> MujocoCfg:
         state_period_s=1.0 / values["state_rate_hz"] if values["state_rate_hz"] else None,
         cpu=None if values["cpu"] < 0 else values["cpu"],
         faults=parse_faults(values["faults"], "faults"),
+        variation=parse_variation(values["variation"], "parameters"),
     )
 
 
@@ -95,6 +100,11 @@ def parse_faults(text: str, where: str) -> tuple[Fault, ...]:
     if text.lstrip()[0] in "[{-" or "\n" in text:
         return parse_injected(text, where)
     return read_schedule(Path(text).expanduser())
+
+
+def parse_variation(text: str, where: str) -> Variation:
+    """The variation in a YAML mapping. RobotError names the field that is wrong."""
+    return Variation.from_values(parse_yaml(text, where) if text.strip() else {}, where)
 
 
 def parse_injected(text: str, where: str) -> tuple[Fault, ...]:
