@@ -246,7 +246,7 @@ def test_damping_that_is_accepted_stops_the_fastest_joints(go1, damping):
 
 
 def test_the_most_damping_is_below_what_a_joint_bears_where_the_force_range_ends(go1):
-    """There a motor gives `-limit` for a whole step: v - limit dt / I, which grows from v = limit / d on where d > 2 I / dt."""
+    """There a motor gives its limit for a whole step: v - limit dt / I, which stays above limit / d where d > 2 I / dt."""
     rng, (low, high) = np.random.default_rng(0), go1.model.jnt_range[1:].T
     mass, lightest = np.zeros((18, 18)), np.inf
     for _ in range(300):
