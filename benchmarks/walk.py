@@ -26,11 +26,13 @@ import numpy as np
 from trudi.runtime.bundle import Bundle
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.simulation import make_simulation
+from trudi.runtime.robots.variation import Variation
 from trudi.runtime.robots.walk import Figures, Life, WalkCfg, Walker
 from trudi.runtime.session import choose
 
 HERE = Path(__file__).parent
 FORWARD, LEFT, TURNING = (-1.0, -0.5, 0.0, 0.5, 1.0), (-0.5, 0.0, 0.5), (-1.0, -0.5, 0.0, 0.5, 1.0)
+PUSH_EVERY_S = Variation().push_every_s
 DELAY_STEP_S, LONGEST_DELAY_S = 0.005, 0.06
 NO_FALL_UP_TO_95 = 2.996
 """-ln(0.05): with no fall in T hours, fewer than this over T an hour, with 95 % confidence."""
@@ -193,8 +195,8 @@ def render(known: dict[str, Any], path: Path) -> None:
         "",
         f"`{known['command']}`, commit {known['commit']}; {known['machine']}.",
         f"The robot of `{known['settings']['task']}`, in lock step; docs/walk.md has the definitions.",
-        "Errors are of mean velocities, settled: forward and left (m/s), turning",
-        "(rad/s). A stop is a fault of the supervisor in a robot that had not fallen.",
+        "Errors are of mean velocities, settled: forward and left (m/s), turning (rad/s).",
+        "A stop is a fault of the supervisor in a robot that had not fallen.",
         "",
     ]
     lines += summary(known, cfg)
@@ -230,10 +232,10 @@ def summary(known: dict[str, Any], cfg: WalkCfg) -> list[str]:
         found = "none" if best is None else f"{1e3 * float(best):g} ms"
         lines.append(f"- **The largest delay at which it still walks: {found}** ({bound}).")
     if "push" in parts:
-        best = walks_up_to(parts["push"], cfg)
-        lines.append(
-            f"- The largest pushes, every 5 s, under which it still walks by the same measure: {best or 'none'} m/s."
-        )
+        pushed = {key: figures_of(parts["push"][key]["figures"]) for key in sorted(parts["push"], key=float)}
+        counts = ", ".join(f"{one.ends} at {key} m/s" for key, one in pushed.items())
+        often = f"{seconds // PUSH_EVERY_S:.0f} pushes, one each {PUSH_EVERY_S:g} s"
+        lines.append(f"- Falls and stops in {seconds:g} s with {often}: {counts}.")
     return [*lines, ""]
 
 
@@ -252,7 +254,7 @@ def three(error: tuple[float, float, float] | None) -> str:
 
 def ends(found: Figures) -> str:
     stops = ", ".join(f"{count} {name}" for name, count in found.stops.items())
-    return f"{found.falls} falls" + (f", stops: {stops}" if stops else "")
+    return f"{found.falls} fall{'s' * (found.falls != 1)}" + (f", stops: {stops}" if stops else "")
 
 
 COLUMNS = (
@@ -303,7 +305,7 @@ def sweep_table(name: str, label: str, points: dict[str, Any], seconds: float, c
     return [
         f"## {label[0].upper()}{label[1:]}",
         "",
-        f"{seconds:g} s of random commands each; in bold where it walks.",
+        f"{seconds:g} s of random commands each, the same in all sweeps; in bold where it walks.",
         "",
         *table(name, points, mark),
     ]
@@ -319,7 +321,7 @@ def grid_table(found: dict[str, Any]) -> list[str]:
 
 
 def draw(known: dict[str, Any], cfg: WalkCfg, path: Path) -> None:
-    """Commands and mean velocities; each sweep's errors, with crosses where it fell or was stopped."""
+    """Commands and mean velocities; each sweep's errors, with falls and stops a minute."""
     from matplotlib.figure import Figure
 
     parts = known["parts"]
@@ -350,10 +352,11 @@ def draw_sweep(axis: Any, points: dict[str, Any], label: str, cfg: WalkCfg) -> N
     axis.plot(values, errors[:, :2].max(1), "o-", ms=3, label="linear error (m/s)")
     axis.plot(values, errors[:, 2], "s-", ms=3, label="turning error (rad/s)")
     axis.axhline(cfg.max_linear_error, color="0.7", lw=0.8, ls="--")
-    for value, one in zip(values, found, strict=True):
-        if one.ends:
-            axis.plot([value], [0.0], "x", color="tab:red", clip_on=False)
-            axis.annotate(f"{one.falls_per_hour / 60:.1f}/min", (value, 0.02), color="tab:red", fontsize=6, ha="center")
+    twin = axis.twinx()
+    twin.plot(values, [one.falls_per_hour / 60 for one in found], "x:", color="tab:red", ms=4, lw=0.8)
+    twin.set_ylim(0.0, 10.0)
+    twin.tick_params(axis="y", colors="tab:red", labelsize=7)
+    twin.set_ylabel("falls and stops a minute", color="tab:red", fontsize=7)
     axis.set(xlabel=label, ylim=(0.0, max(0.5, float(np.nanmax(errors, initial=0.0)) * 1.1)))
 
 

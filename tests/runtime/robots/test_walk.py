@@ -177,6 +177,16 @@ def test_a_robot_that_falls_stands_up_again_and_its_time_goes_on(go1):
     assert report.violation_count == 0, report.violations
 
 
+def test_a_robot_that_lies_has_fallen_though_it_is_upright(go1):
+    """On its trunk and level: low enough to touch, not below half of its height; half a second of it is a fall."""
+    cfg = WalkCfg(fall_height=0.01, lie_s=0.1)
+    walker, limp = Walker(*go1, MujocoCfg(), cfg), Variation(motor_strength=0.01)
+    assert walker.follow(np.zeros((20, 3))).ended is None and not walker.lies
+    weak = Walker(*go1, MujocoCfg(variation=limp), cfg, AT_ONCE)
+    sunk = weak.follow(np.zeros((300, 3)))
+    assert sunk.ended == "fall" and sunk.seconds > 0.1 and weak.lies and not weak.fallen
+
+
 def test_what_the_supervisor_stops_is_told_apart_from_a_fall(go1):
     contract, engine = go1
     strict = SiteFile.model_validate({"safety": {"max_action_rate_per_s": 1e-4}, "stand_s": 0.1})

@@ -40,6 +40,8 @@ class WalkCfg:
     """Angle between the base's up axis and the world's that is a fall; rad."""
     fall_height: float = 0.5
     """Height of the base, as a part of that in the initial pose, below which it has fallen."""
+    lie_s: float = 0.5
+    """Time for which anything but the last body of a limb may touch the ground; longer is a fall; s."""
     max_linear_error: float = 0.25
     """Largest error of a mean linear velocity with which it still walks; m/s."""
     max_turning_error: float = 0.3
@@ -49,8 +51,9 @@ class WalkCfg:
         for name in ("fall_tilt_rad", "fall_height", "max_linear_error", "max_turning_error"):
             if not getattr(self, name) > 0.0:
                 raise RobotError(f"{name} is {getattr(self, name)}: must be above 0")
-        if not self.settle_s >= 0.0:
-            raise RobotError(f"settle_s is {self.settle_s}: must be 0 or more")
+        for name in ("settle_s", "lie_s"):
+            if not getattr(self, name) >= 0.0:
+                raise RobotError(f"{name} is {getattr(self, name)}: must be 0 or more")
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,9 @@ class Walker:
         self._base = base_body(self._model)
         _, self._dof = simulation.joint_addresses(self.lock.robot.description.drives)
         self._height = self.height
+        count, parents = self._model.nbody, self._model.body_parentid
+        self._ground = self._model.body_weldid == 0
+        self._may_touch = self._ground | ~np.isin(np.arange(count), parents)
         self.mass_kg = float(self._model.body_subtreemass[self._base])
         """Of the whole robot, with what its variation adds; kg."""
         self._energy = 0.0
@@ -220,6 +226,12 @@ class Walker:
         upright = float(self._data.xmat[self._base, 8])  # the cosine of its tilt
         return upright < math.cos(self.cfg.fall_tilt_rad) or self.height < self.cfg.fall_height * self._height
 
+    @property
+    def lies(self) -> bool:
+        """Whether anything but the last bodies of the limbs touches the ground."""
+        bodies = self._model.geom_bodyid[self._data.contact.geom]  # (contacts, 2)
+        return bool((self._ground[bodies].any(1) & ~self._may_touch[bodies].all(1)).any())
+
     def follow(self, course: Float64) -> Life:
         """Stands the robot up in its initial pose and gives it `course`, a command (steps, 3) for each control step.
 
@@ -228,7 +240,7 @@ class Walker:
         lock, commands = self.lock, [list(values) for values in self._neutral]
         commands[self._place] = course[0].tolist()
         rows: list[tuple[Float64, float, Float64]] = []
-        ended, period_s = None, lock.contract.control_period_s
+        ended, lying_s, period_s = None, 0.0, lock.contract.control_period_s
         started = lock.start(commands)
         if not started:
             ended = self._stop()
@@ -240,7 +252,8 @@ class Walker:
                 ended = self._stop()
                 break
             rows.append((self.velocity, self._energy / period_s, lock.controller.action.copy()))
-            if self.fallen:
+            lying_s = lying_s + period_s if self.lies else 0.0
+            if self.fallen or lying_s > self.cfg.lie_s:
                 ended = FALL
                 break
         count, m = len(rows), lock.contract.action.size
