@@ -37,6 +37,32 @@ def test_encoding_then_decoding_gives_the_value_back():
     torch.testing.assert_close(decoded, values, rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize("unit", [0.1, 1.0, 30.0])
+def test_with_a_unit_too_whatever_the_size(unit):
+    """A Gaussian in asinh(v / unit) has a mean beyond v; decoding takes that back: nothing grows by bootstrapping."""
+    histogram = HLGauss(-50.0, 150.0, 201, unit)
+    values = torch.tensor([-30.0, -1.0, -0.01, 0.0, 0.01, 0.1, 1.0, 10.0, 100.0], dtype=torch.float64)
+    decoded = histogram.to(torch.float64).decode(torch.log(histogram.encode(values).clamp_min(1e-300)))
+    torch.testing.assert_close(decoded, values, rtol=1e-5, atol=1e-5)
+
+
+def test_atoms_of_a_unit_by_hand():
+    """Atoms at asinh(v): -2, 0, 2 for a range of +- sinh(2) = 3.6269; w = 2, sigma = 1.5."""
+    histogram = HLGauss(-math.sinh(2.0), math.sinh(2.0), 3, unit=1.0)
+    assert histogram.atoms.tolist() == pytest.approx([-2.0, 0.0, 2.0], abs=1e-6)
+    assert histogram.edges.tolist() == pytest.approx([-3.0, -1.0, 1.0, 3.0], abs=1e-6)
+    shrunk = math.sinh(2.0) * math.exp(-(1.5**2) / 2) / math.sinh(1.0)
+    assert histogram.values.tolist() == pytest.approx([-shrunk, 0.0, shrunk], abs=1e-6)
+
+
+def test_a_unit_tells_small_values_apart():
+    """A tenth of an even bin: nearly the same histogram there, several bins away with a unit."""
+    even, scaled = HLGauss(-50.0, 150.0, 201), HLGauss(-50.0, 150.0, 201, unit=0.1)
+    apart = [(h.encode(torch.tensor(0.1)) - h.encode(torch.tensor(0.0))).abs().sum().item() / 2 for h in (even, scaled)]
+    assert apart[0] < 0.06
+    assert apart[1] > 0.99
+
+
 def test_values_beyond_the_range_are_clipped_to_it():
     histogram = HLGauss(-1.0, 1.0, 21)
     assert torch.equal(histogram.encode(torch.tensor(1e9)), histogram.encode(torch.tensor(1.0)))
@@ -86,7 +112,7 @@ def test_the_auxiliary_loss_is_the_mean_squared_error_of_predicted_features():
     assert float((total - cross_entropy).detach()) == pytest.approx(0.5, rel=1e-4)
 
 
-@pytest.mark.parametrize("change", [{"bins": 2}, {"v_min": 1.0}, {"v_max": -1.0}, {"width": 0}])
+@pytest.mark.parametrize("change", [{"bins": 2}, {"v_min": 1.0}, {"v_max": -1.0}, {"width": 0}, {"unit": 0.0}])
 def test_impossible_critics_are_refused(change):
     with pytest.raises(TrainError):
         CriticCfg(**change)
