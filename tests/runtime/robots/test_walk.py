@@ -47,8 +47,16 @@ def test_a_velocitys_error_is_that_of_its_mean_and_the_sway_is_told_apart():
     figures = measure([walk], WalkCfg(settle_s=1.0), 10.0)
     # Means: (0.9, 0, 0) of (1, 0, 0), and (0, 0.2, 0.1) of (0, 0, 0.5): 0.1 and 0, 0 and 0.2, 0 and 0.4.
     assert figures.error == pytest.approx((0.05, 0.1, 0.2))
+    # Both were seen for two steps, and weigh the same.
     # Moments: forward 0.3, 0.1, 0, 0; left 0.1, 0.1, 0.2, 0.2; turning 0, 0, 0.4, 0.4.
     assert figures.error_now == pytest.approx((0.1, 0.15, 0.2))
+
+
+def test_a_moment_before_a_fall_weighs_as_a_moment():
+    """0.1 m/s off for 9 steps, and 1 m/s for the one step before a fall: (9 * 0.1 + 1) / 10."""
+    ahead, back = (1.0, 0.0, 0.0), (-1.0, 0.0, 0.0)
+    walk = life([ahead] * 11 + [back] * 3, [(0.9, 0.0, 0.0)] * 11 + [(0.0, 0.0, 0.0)] * 3, ended="fall")
+    assert measure([walk], WalkCfg(settle_s=1.0), 10.0).error == pytest.approx((0.19, 0.0, 0.0))
 
 
 def test_falls_stops_and_time_are_counted_over_all_lives():

@@ -87,8 +87,8 @@ class Figures:
     seconds: float
     """How long the policy drove, all lives together; s."""
     error: tuple[float, float, float] | None
-    """Mean over all times of one command of |mean velocity - command|, forward, left, turning: m/s, m/s, rad/s.
-    None where no command was held for longer than `settle_s`."""
+    """|mean velocity - command| of each time that a command was held, forward, left, turning (m/s, m/s, rad/s); the mean
+    over all of them, weighted by how long. None where no command was held for longer than `settle_s`."""
     error_now: tuple[float, float, float] | None
     """Mean over all settled moments of |velocity - command|: the sway of each stride counts, too; m/s, m/s, rad/s."""
     falls: int
@@ -135,7 +135,8 @@ def measure(lives: Sequence[Life], cfg: WalkCfg, mass_kg: float) -> Figures:
         raise RobotError("no walk to be measured")
     seconds = sum(life.seconds for life in lives)
     held = [part for life in lives for part in _settled(life, cfg.settle_s)]
-    means = np.array([np.abs(velocity.mean(0) - command) for command, velocity in held])
+    # Each for as long as it was seen: of a command during which the robot fell there may be a moment alone.
+    means = [np.tile(np.abs(velocity.mean(0) - command), (len(velocity), 1)) for command, velocity in held]
     moments = [np.abs(velocity - command) for command, velocity in held]
     ended = [life.ended for life in lives if life.ended is not None]
     stops = {name: ended.count(name) for name in sorted({*ended} - {FALL})}
@@ -143,7 +144,7 @@ def measure(lives: Sequence[Life], cfg: WalkCfg, mass_kg: float) -> Figures:
     path = sum(float(np.hypot(*life.velocity[:, :2].T).sum()) * life.period_s for life in lives)
     return Figures(
         seconds=seconds,
-        error=_three(means) if held else None,
+        error=_three(np.concatenate(means)) if held else None,
         error_now=_three(np.concatenate(moments)) if held else None,
         falls=ended.count(FALL),
         stops=stops,
