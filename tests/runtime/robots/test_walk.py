@@ -242,6 +242,24 @@ def test_a_start_after_a_walk_is_a_start_like_the_first(go1):
     assert walker.lock.controller.supervisor.state is State.ACTIVE
 
 
+def test_a_start_waits_until_no_command_of_the_last_walk_is_on_its_way(go1):
+    """With commands 60 ms late, a robot that was driven is limp when it is put back, and until STAND's first command."""
+    lock = LockStep(*go1, MujocoCfg(command_latency_s=0.06), AT_ONCE)
+    command = [(0.0, 0.0, 0.0)]
+    assert lock.start(command)
+    for _ in range(10):
+        lock.step(command)
+    assert lock.robot.report().stiffness == 35.0
+    begin_ns, heard = lock.now_ns, []
+    lock.after_physics = lambda: heard.append((lock.now_ns - begin_ns, lock.robot.report().stiffness))
+    reset_pose = lock.robot.reset_pose
+    put_back = []
+    lock.robot.reset_pose = lambda: (put_back.append(lock.now_ns - begin_ns), reset_pose())
+    assert lock.start(command)
+    after = [stiffness for at_ns, stiffness in heard if put_back[0] <= at_ns <= put_back[0] + 60_000_000]
+    assert len(after) > 10 and set(after) == {0.0}
+
+
 def test_what_cannot_walk_is_refused(go1, tmp_path):
     cart = made_bundle(tmp_path / "cart", "cartpole_swingup", "CartpoleSwingup-v1")
     with Bundle.open(cart) as bundle, pytest.raises(RobotError, match="in the frame base; the bundle has none"):
