@@ -204,5 +204,5 @@ def test_what_a_user_can_get_wrong():
         make(GO1, overrides=("commands.twist.heading_command=false",))
     with pytest.raises(TrainError, match=r"sim\.action_bound is -1"):
         make(action_bound=-1.0)
-    with pytest.raises(TrainError, match=r"sim\.overrides is for simulators with tasks of Python; EnvPool"):
+    with pytest.raises(TrainError, match=r"no 'episode_length_s' in the task's configuration"):
         make("envpool:CartpoleSwingup-v1")
