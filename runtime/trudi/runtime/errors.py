@@ -6,6 +6,8 @@ import difflib
 from collections.abc import Iterable
 
 MAX_MESSAGE = 600
+MOST_SHOWN = 12
+"""Choices that an error lists where none is near."""
 
 
 class TrudiRuntimeError(Exception):
@@ -42,5 +44,5 @@ def near_matches(word: str, choices: Iterable[str], count: int = 3) -> str:
     close = difflib.get_close_matches(word[:200].lower(), folded, n=count, cutoff=0.5)
     if close:
         return "did you mean " + " or ".join(folded[name] for name in close) + "?"
-    shown = ", ".join(ordered[:8]) + (", ..." if len(ordered) > 8 else "")
+    shown = ", ".join(ordered[:MOST_SHOWN]) + (", ..." if len(ordered) > MOST_SHOWN else "")
     return f"available: {shown}" if shown else "none are available"
