@@ -30,7 +30,13 @@ def test_a_thousand_transitions_in_random_order(bench, standing, imu_robot):
         # Mostly what leads on, so that deep states are reached; otherwise anything.
         word = choose.choice(list(LIFECYCLE[now])) if choose.random() < 0.5 else choose.choice(list(TRANSITIONS))
         expected = LIFECYCLE[now].get(word)
-        assert bench.transition(word) == (expected is not None), (now, word, bench.said())
+        succeeded = bench.transition(word)
+        if word == "activate" and expected and not succeeded:
+            # The robot's first state takes as long as DDS takes to find a subscription that new. A refusal changes nothing.
+            assert "no state has arrived" in bench.said() and bench.lifecycle() == now
+            until(lambda: bench.transition("activate"), "an activation")
+            succeeded = True
+        assert succeeded == (expected is not None), (now, word, bench.said())
         now = expected or now
         done += 1
         if done % 50 == 0:
