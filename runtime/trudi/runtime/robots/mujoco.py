@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import select
 import signal
 import subprocess
 import sys
 import tempfile
-import time
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import IO, Any, cast
 
+from trudi.runtime.child import environment, read_line
 from trudi.runtime.errors import near_matches, quoted
 from trudi.runtime.robots.base import RobotError, RobotReport
 from trudi.runtime.robots.injection import Fault, parse_schedule
@@ -134,7 +131,7 @@ class MujocoRobot(UdpRobot):
         try:
             # The process watches the pipe at its standard input: it closes when this process ends, however it ends.
             return subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=_environment()
+                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, env=environment()
             )
         except OSError as error:
             self._errors.close()
@@ -143,7 +140,7 @@ class MujocoRobot(UdpRobot):
     def _wait_ready(self) -> int:
         """The port that the process listens at."""
         timeout_s = self.cfg.start_timeout_s + (START_S if self.cfg.view else 0.0)
-        line = _read_line(self._stdout, timeout_s)
+        line = read_line(self._stdout, timeout_s)
         if line is None:
             raise RobotError(f"the robot's process was not ready within {timeout_s:g} s; is the machine loaded?")
         try:
@@ -201,26 +198,6 @@ class MujocoRobot(UdpRobot):
         for stream in (process.stdin, process.stdout, self._errors):
             if stream is not None:
                 stream.close()
-
-
-def _environment() -> dict[str, str]:
-    """This process's, such that the child finds `trudi` where this process found it, installed or not."""
-    root = str(Path(__file__).parents[3])
-    others = os.environ.get("PYTHONPATH")
-    return os.environ | {"PYTHONPATH": root + (os.pathsep + others if others else "")}
-
-
-def _read_line(stream: IO[bytes], timeout_s: float) -> bytes | None:
-    """A line, or what came before the end of the stream; None where neither came in time."""
-    deadline, line = time.monotonic() + timeout_s, b""
-    while not line.endswith(b"\n"):
-        ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return None
-        if not (byte := os.read(stream.fileno(), 1)):
-            break
-        line += byte
-    return line
 
 
 def _last_report(said: bytes) -> RobotReport | None:

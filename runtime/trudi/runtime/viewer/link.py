@@ -7,18 +7,15 @@ lost, and the next one says the same anew.
 from __future__ import annotations
 
 import json
-import os
-import select
 import signal
 import socket
 import subprocess
 import sys
-import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any, cast
 
+from trudi.runtime.child import environment, read_line
 from trudi.runtime.robots.base import RobotError
 from trudi.runtime.robots.messages import MAX_DATAGRAM, encode_json
 
@@ -75,18 +72,15 @@ class ViewerProcess:
     def __init__(self, cfg: dict[str, Any]) -> None:
         """Starts the process; `address` waits until it is ready. `cfg` holds the fields of its `--config`."""
         command = [sys.executable, "-m", PROCESS, "--config", json.dumps(cfg)]
-        root = str(Path(__file__).parents[3])
-        others = os.environ.get("PYTHONPATH")
-        environment = os.environ | {"PYTHONPATH": root + (os.pathsep + others if others else "")}
         try:
             # The process watches its standard input, which closes when this process ends.
-            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment)
+            self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment())
         except OSError as error:
             raise RobotError(f"the viewer's process cannot be started: {error}") from error
 
     def address(self, timeout_s: float = START_S) -> ViewerAddress:
         """Where it is, once it serves its page. RobotError says why it does not; the process has ended then."""
-        line = _read_line(cast("IO[bytes]", self._process.stdout), timeout_s)
+        line = read_line(cast("IO[bytes]", self._process.stdout), timeout_s)
         try:
             said: dict[str, Any] = json.loads(line) if line else {}
             if "error" in said:
@@ -112,16 +106,3 @@ class ViewerProcess:
         for stream in (process.stdin, process.stdout):
             if stream is not None:
                 stream.close()
-
-
-def _read_line(stream: IO[bytes], timeout_s: float) -> bytes | None:
-    """A line, or what came before the end of the stream; None where neither came in time."""
-    deadline, line = time.monotonic() + timeout_s, b""
-    while not line.endswith(b"\n"):
-        ready, _, _ = select.select([stream], [], [], max(0.0, deadline - time.monotonic()))
-        if not ready:
-            return None
-        if not (some := os.read(stream.fileno(), 4096)):
-            break
-        line += some
-    return line
