@@ -15,12 +15,14 @@ from isaac_signatures.process import ROOT, isaaclab_importable
 
 from trudi.train import checkpoint
 from trudi.train.__main__ import with_task_first
+from trudi.train.config import TrainCfg
 from trudi.train.envs import registry
 from trudi.train.envs.base import SimCfg
 from trudi.train.envs.conformance import check
 from trudi.train.envs.filming import Camera
 from trudi.train.errors import TrainError
 from trudi.train.evaluation import borrowed
+from trudi.train.loop import Learner
 
 CPU = torch.device("cpu")
 TESTBOT = "isaaclab:Isaac-Velocity-Flat-TestBot"
@@ -287,6 +289,13 @@ def test_a_training_evaluates_resumes_and_leaves_the_robot(tmp_path):
     assert one["simulator.common_step_counter"] == 4 * 8, "evaluations do not count for the curriculum"
     robot = yaml.safe_load((tmp_path / "whole" / "robot.yaml").read_text())
     assert robot["tasks"] == ["isaaclab:Isaac-Velocity-Flat-TestBot-v0"] and robot["control_period_s"] == 0.02
+
+
+def test_what_holds_in_training_alone_needs_a_simulator_for_evaluations(isaac):
+    """Here they borrow training's environments, and would be of the changed task."""
+    sim = SimCfg(training_overrides=("episode_length_s=0.5",))
+    with pytest.raises(TrainError, match=r"no --sim\.training-overrides; use --sim\.overrides"):
+        Learner(TrainCfg(task=TASKS[0], num_envs=2, sim=sim))
 
 
 def test_the_launchers_flags_reach_it_and_errors_keep_their_exit_code(tmp_path):
