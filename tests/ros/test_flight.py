@@ -79,8 +79,11 @@ def test_go1_is_driven_and_set_down(bench, go1):
     time.sleep(3.0)
     report = bench.report()
     assert report["stiffness"] == 35.0
-    bench.granted("stop")
+    assert bench.granted("stop") == "ACTIVE, halting", "it was driven a moment ago, and is to halt before it stands"
+    began = time.monotonic()
+    until(lambda: any(item.value.startswith("halting") for item in bench.states[-1].values), "it says so")
     bench.await_state("STAND")
+    assert time.monotonic() - began > 0.5
     assert bench.transition("deactivate")
     bench.await_state("INACTIVE")
     until(lambda: bench.report()["stiffness"] == 0.0, "the robot damps")

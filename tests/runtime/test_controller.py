@@ -227,6 +227,97 @@ def test_a_new_command_ends_staleness():
     assert shown(bench) == [1.0, 0.0, 0.0] and not bench.controller.commands_stale
 
 
+# --- Halting before a stop ---
+
+
+def driven(halt_s=0.2, **file):
+    """ACTIVE at 50 Hz and told to walk; a halt of 0.2 s is ten ticks."""
+    bench = Bench(file=quick(halt_s=halt_s, **file), rate_hz=50.0).to(State.ACTIVE)
+    bench.command(1.0, 0.5, 0.25)
+    bench.tick()
+    return bench
+
+
+def test_a_stop_is_granted_at_once_and_obeyed_when_the_robot_has_halted():
+    bench = driven()
+    for tick in range(9):
+        bench.command(1.0, 0.5, 0.25)  # whoever drives may not have heard of it
+        bench.tick(ask=Event.STOP if tick == 0 else None)
+        assert bench.at is State.ACTIVE and bench.controller.halting
+        assert shown(bench) == [0.0, 0.0, 0.0] and not bench.controller.commands_stale
+    bench.tick()
+    assert (bench.at, bench.controller.supervisor.motors) == (State.STAND, Motors.RAMP) and not bench.controller.halting
+
+
+def test_a_second_stop_is_obeyed_at_once():
+    bench = driven()
+    bench.tick(ask=Event.STOP)
+    assert bench.at is State.ACTIVE
+    bench.tick(ask=Event.STOP)
+    assert bench.at is State.STAND
+
+
+def test_time_for_which_the_commands_were_neutral_counts_as_a_halt():
+    bench = driven()
+    for _ in range(6):  # 0.12 s of them
+        bench.command(0.0, 0.0, 0.0)
+        bench.tick()
+    bench.tick(ask=Event.STOP)
+    ticks = 1
+    while bench.at is State.ACTIVE:
+        bench.tick()
+        ticks += 1
+    assert ticks == 4
+    longer = driven()
+    for _ in range(10):
+        longer.command(0.0, 0.0, 0.0)
+        longer.tick()
+    longer.tick(ask=Event.STOP)
+    assert longer.at is State.STAND
+
+
+@pytest.mark.parametrize("bench", [driven(halt_s=0.0), arm(file=quick()).to(State.ACTIVE)])
+def test_without_a_halt_or_without_commands_a_stop_is_obeyed_at_once(bench):
+    bench.tick(ask=Event.STOP)
+    assert bench.at is State.STAND
+
+
+def test_a_robot_whose_commands_are_lost_early_halts_before_it_stands():
+    """A site that takes commands for lost after 0.04 s, long before their timeout of 0.5 s: the last one still drives."""
+    bench = driven(safety=SiteSafety(command_lost_s=0.04))
+    bench.tick(), bench.tick()  # the command is 0.06 s old
+    assert bench.at is State.ACTIVE and bench.controller.halting and shown(bench) == [0.0, 0.0, 0.0]
+    for _ in range(8):
+        bench.command(1.0, 0.5, 0.25)  # comes back too late
+        bench.tick()
+    assert bench.at is State.ACTIVE and shown(bench) == [0.0, 0.0, 0.0]
+    bench.tick()
+    assert bench.at is State.STAND and bench.fault is None
+
+
+def test_a_fault_and_a_deactivation_do_not_wait_for_the_halt():
+    bench = driven()
+    bench.tick(ask=Event.STOP)
+    bench.tick(quaternion_xyzw=[1.0, 0.0, 0.0, 0.0])
+    assert (bench.at, bench.fault, bench.controller.halting) == (State.FAULT, "TILT", False)
+    other = driven()
+    other.tick(ask=Event.STOP)
+    other.tick(ask=Event.DEACTIVATE)
+    assert other.at is State.INACTIVE
+
+
+def test_what_was_asked_in_one_flight_does_not_stop_the_next():
+    bench = driven()
+    bench.tick(ask=Event.STOP)
+    bench.tick(ask=Event.STOP)
+    while bench.controller.ramp_left_s(bench.now_ns) > 0.0:
+        bench.tick()
+    bench.activate()
+    bench.command(1.0, 0.5, 0.25)
+    bench.tick()
+    assert bench.at is State.ACTIVE and shown(bench) == [1.0, 0.5, 0.25] and not bench.controller.halting
+
+
 def test_starting_needs_a_fresh_command_and_the_stand():
     bench = Bench(file=quick(), rate_hz=50.0).to(State.STANDBY)
     bench.tick(ask=Event.STAND)

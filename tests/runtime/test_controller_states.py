@@ -56,6 +56,7 @@ class Flight:
     freeze: bool = False
     between: str = "hold"
     fade_in_s: float = 0.05
+    halt_s: float = 0.04
     bench: Bench = field(init=False)
     twin: object = None
     fresh_ns: int | None = None
@@ -67,7 +68,12 @@ class Flight:
 
     def __post_init__(self):
         file = SiteFile(
-            joints={}, stand_s=0.1, fade_in_s=self.fade_in_s, on_fault="freeze" if self.freeze else "damp", stand_speed=6.0
+            joints={},
+            stand_s=0.1,
+            stand_speed=6.0,
+            fade_in_s=self.fade_in_s,
+            halt_s=self.halt_s,
+            on_fault="freeze" if self.freeze else "damp",
         )
         self.bench = Bench(values_of(self.kind), go1_robot(), file, between=self.between)
         self.sent, self.motors, self.fault = None, Motors.NOTHING, None

@@ -24,8 +24,6 @@ COMMAND_PERIOD_S = 0.05
 FIRST_STATE_S = 5.0
 REST_AFTER_FAULT_S = 1.0
 """How long a faulted robot is damped before the session ends and leaves it to its own damping; s."""
-COAST_S = 1.0
-"""How long a robot under the policy is given neutral commands before it is stood up; s."""
 LAST_DRAWING_S = 1.0
 """How long a terminal may take for the last drawing under way; s."""
 
@@ -81,8 +79,6 @@ class Conductor:
         """Presses of Ctrl-C that end what is under way."""
         self._saves = 0
         self._active_ns = 0
-        self._halting = False
-        """Whether the commands of the plan are over, and those now given no measure of how the policy follows."""
         self._errors: dict[str, list[float]] = {}
         self._values = {
             command.name: plan.commands.get(command.name, command.neutral)
@@ -149,21 +145,14 @@ class Conductor:
         return f"after the {self._plan.seconds:g} s that were asked for"
 
     def _come_to_stand(self) -> None:
-        """A walking robot is halted and stood up before it is damped; another Ctrl-C, or SIGTERM, damps at once."""
+        """A walking robot halts and stands before it is damped; another Ctrl-C, or SIGTERM, damps at once."""
         self._patience = min(self._signals.interrupts, 1) + 1  # The first may have come in this very moment.
-        self._halt()
         if self._over:
             return
         if self._supervisor.state is State.ACTIVE:
             self._session.loop.ask(Event.STOP)
+            self._wait(lambda: self._supervisor.state is not State.ACTIVE, math.inf)
         self._wait(self._stands, math.inf)
-
-    def _halt(self) -> None:
-        """Neutral commands for a while: with feet in the air, the way to the default pose would let the robot fall over."""
-        neutral = {command.name: command.neutral for command in self._session.controller.contract.commands}
-        if self._supervisor.state is State.ACTIVE and self._values != neutral:
-            self._values, self._halting = neutral, True
-            self._wait(lambda: self._supervisor.state is not State.ACTIVE, COAST_S)
 
     def _stands(self) -> bool:
         return self._session.controller.ramp_left_s(monotonic_ns()) == 0.0
@@ -236,7 +225,7 @@ class Conductor:
     def _note_tracking(self) -> None:
         """How well a base follows a velocity command, seen now and then; the sensors' noise is in it."""
         controller = self._session.controller
-        if self._halting or self._supervisor.state is not State.ACTIVE or not controller.robot.has_linear_velocity:
+        if controller.halting or self._supervisor.state is not State.ACTIVE or not controller.robot.has_linear_velocity:
             return
         wanted = next((shown for shown, command in self._shown() if command == "velocity"), None)
         if wanted is None or len(wanted) != 3:

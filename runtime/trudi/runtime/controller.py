@@ -35,6 +35,8 @@ from trudi.runtime.watches import Watches
 
 MAX_VALID_NS = 1e9
 """Longest that any command may be obeyed, however slow the policy; ns."""
+LONG_AGO_NS = -(2**62)
+"""Before anything that any clock says."""
 MOVING = (State.STANDBY, State.STAND, State.ACTIVE)
 
 
@@ -137,6 +139,10 @@ class Controller:
         self._awaited = False
         self.commands_stale = False
         """Whether the policy sees neutral commands because those given are too old."""
+        self._leaving: Event | None = None
+        """Why ACTIVE will be left once the robot has halted; None where nothing asks for that."""
+        self._driven_ns = LONG_AGO_NS
+        """When the policy was last shown a command that is not neutral."""
 
     # What happens outside.
 
@@ -168,7 +174,17 @@ class Controller:
         self._command_ns[index] = received_ns
 
     def request(self, event: Event, now_ns: int) -> str | None:
-        """An operator's wish. None where it is granted, otherwise the reason why not."""
+        """An operator's wish. None where it is granted, otherwise the reason why not.
+
+        STOP under a policy that was driven within the last `halt_s` is granted at once and obeyed when the robot has halted:
+        until then the policy is shown neutral commands. A second STOP is obeyed at once.
+        """
+        if event is Event.STOP and self.supervisor.state is State.ACTIVE and self._leaving is None and self._drives(now_ns):
+            self._leaving = event
+            return None
+        return self._follow(event, now_ns)
+
+    def _follow(self, event: Event, now_ns: int) -> str | None:
         was, motors = self.supervisor.state, self.supervisor.motors
         refused = self.supervisor.request(event, self._conditions(now_ns))
         if refused is None:
@@ -213,6 +229,11 @@ class Controller:
     def awaiting(self) -> bool:
         """Whether an action was asked for and has neither come nor been given up."""
         return self._awaited and self.supervisor.state is State.ACTIVE
+
+    @property
+    def halting(self) -> bool:
+        """Whether the policy is shown neutral commands because it is about to be stopped."""
+        return self._leaving is not None and self.supervisor.state is State.ACTIVE
 
     @property
     def last_slot(self) -> bool:
@@ -283,21 +304,29 @@ class Controller:
         return None
 
     def _follow_commands(self, now_ns: int) -> bool:
-        """Shows the policy its commands, stale ones as neutral; False where they are lost and the robot stands instead."""
+        """Shows the policy its commands, stale ones as neutral; False where it has halted, and the robot stands instead."""
         self.commands_stale = False
         for index, command in enumerate(self.contract.commands):
             at_ns, shown = self._command_ns[index], self.observer.commands[index]
             age_s = math.inf if at_ns is None else (now_ns - at_ns) * 1e-9
-            if age_s > self.limits.command_lost_s:
-                self.request(Event.COMMAND_LOST, now_ns)
-                return False
-            if age_s > command.timeout_s:
-                self.commands_stale = True
+            if age_s > self.limits.command_lost_s and self._leaving is None:
+                self._leaving = Event.COMMAND_LOST
+            self.commands_stale = self.commands_stale or age_s > command.timeout_s
+            if age_s > command.timeout_s or self._leaving is not None:
                 shown[:] = command.neutral
-            else:
-                for place, (low, high) in enumerate(command.range):
-                    shown[place] = min(max(self._commands[index][place], low), high)
-        return True
+                continue
+            for place, (low, high) in enumerate(command.range):
+                shown[place] = min(max(self._commands[index][place], low), high)
+            if any(value != neutral for value, neutral in zip(shown, command.neutral, strict=True)):
+                self._driven_ns = now_ns
+        if self._leaving is None or self._drives(now_ns):
+            return True
+        self._follow(self._leaving, now_ns)
+        return False
+
+    def _drives(self, now_ns: int) -> bool:
+        """Whether the robot may still be in motion: it was given a command that is not neutral within the last `halt_s`."""
+        return (now_ns - self._driven_ns) * 1e-9 < self.file.halt_s
 
     # Control steps.
 
@@ -415,6 +444,7 @@ class Controller:
             for array in (self._policy, self._before):
                 array[:] = self._pose if self._by_position else 0.0
             self._active_ns, self._next_step, self._awaited = now_ns, -1, False
+            self._leaving, self._driven_ns = None, LONG_AGO_NS
 
     def _begin_ramp(self, motors: Motors, now_ns: int) -> None:
         if self.contract.robot is None:
@@ -445,6 +475,7 @@ class Controller:
         integers += [-1 if at_ns is None else at_ns for at_ns in self._command_ns]
         arrays = {name: getattr(self, name).copy() for name in _ARRAYS}
         arrays["integers"] = np.array([int(value) for value in integers], np.int64)
+        arrays["halt"] = np.array([-1 if self._leaving is None else self._leaving, self._driven_ns], np.int64)
         arrays["fault"] = np.array([math.nan] * 2 if found is None else [found.value, found.threshold])
         arrays["commands"] = np.concatenate([np.zeros(0), *self._commands])
         arrays["shown"] = np.concatenate([np.zeros(0), *self.observer.commands])
@@ -460,6 +491,8 @@ class Controller:
         code, at_ns, arose, more, doubtful = values[11:16]
         self._command_ns = [None if at < 0 else at for at in values[16:]]
         self._state_reason = "the robot's state was in doubt at this keyframe" if doubtful else None
+        leaving, self._driven_ns = (int(value) for value in memory["halt"])
+        self._leaving = None if leaving < 0 else Event(leaving)
         self._awaited = bool(awaited)
         supervisor = self.supervisor
         supervisor.state, supervisor.motors, supervisor.more_faults = State(state), Motors(motors), more

@@ -70,6 +70,9 @@ class SiteFile(Model):
     """Fastest motion of any target on that way; rad/s or m/s."""
     fade_in_s: NonNegative = 1.0
     """Time over which the policy's targets are blended in; s. Tasks without a robot have none."""
+    halt_s: NonNegative = 1.0
+    """How long the policy is shown neutral commands before STOP (or lost commands) makes the robot stand; s. With feet in
+    the air, the way to the default pose would let it fall over. Time for which they were neutral before counts."""
     on_fault: Literal["damp", "freeze"] = "damp"
     """What the motors are sent in FAULT: damping, or the last target (never after a fall or an overload)."""
     accept_wider_limits: Annotated[bool, Strict()] = False

@@ -89,7 +89,7 @@ def overview(session: Session) -> list[str]:
     """State, counts and the fault, if there is one."""
     controller, times = session.controller, session.loop.times
     supervisor = controller.supervisor
-    stale = "  command stale: neutral" if controller.commands_stale else ""
+    stale = "  halting: neutral" if controller.halting else "  command stale: neutral" if controller.commands_stale else ""
     student = f", {times.students} by the student" if session.student is not None else ""
     outside, old_s = controller.watches.out_of_range_total, controller.limits.state_age_warn_s
     return [

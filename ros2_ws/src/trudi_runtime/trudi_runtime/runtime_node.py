@@ -204,7 +204,8 @@ class RuntimeNode(LifecycleNode):
         run = self._run
         state = run.supervisor.state if run is not None else State.UNCONFIGURED
         fault = run.supervisor.fault if run is not None else None
-        now = (state, None if run is None else run.supervisor.motors, None if fault is None else fault.at_ns)
+        name = self._state_name()
+        now = (name, None if run is None else run.supervisor.motors, None if fault is None else fault.at_ns)
         if now == self._said:
             return
         self._said = now
@@ -216,7 +217,7 @@ class RuntimeNode(LifecycleNode):
                 self._saved_fault = fault
                 run.save(str(fault))
         else:
-            self.get_logger().info(state.name)
+            self.get_logger().info(name)
 
     def _report(self) -> None:
         run, name = self._run, self.get_name()
@@ -234,7 +235,10 @@ class RuntimeNode(LifecycleNode):
         self._diagnostics.publish(message)
 
     def _state_name(self) -> str:
-        return State.UNCONFIGURED.name if self._run is None else self._run.supervisor.state.name
+        run = self._run
+        if run is None:
+            return State.UNCONFIGURED.name
+        return f"{run.supervisor.state.name}{', halting' if run.session.controller.halting else ''}"
 
     def report_error(self, text: str) -> None:
         """An error with its traceback."""

@@ -67,6 +67,8 @@ def supervisor_status(name: str, session: Session | None) -> DiagnosticStatus:
         values |= {"fault": fault.violation.code.name, "fault_code": int(fault.violation.code)}
         values |= {"reason": fault.violation.sentence, "arose_in": fault.state.name, "more_faults": supervisor.more_faults}
         values["value"], values["threshold"] = fault.violation.value, fault.violation.threshold
+    elif controller.halting:
+        values["commands"] = "halting: the policy is shown neutral ones, then the robot stands"
     elif controller.commands_stale and supervisor.state is State.ACTIVE:
         status.level = WARN
         values["commands"] = "stale: the policy is shown neutral ones"

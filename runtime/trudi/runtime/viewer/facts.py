@@ -59,6 +59,7 @@ def session_facts(session: Session, course: Course) -> dict[str, Any]:
         "error": session.loop.error.strip().splitlines()[-1] if session.loop.error.strip() else "",
         "commands": _commands(controller, now_ns),
         "stale": controller.commands_stale,
+        "halting": controller.halting,
         "measured": _measured(controller),
         "off": course.tracking,
         "state_age_s": controller.age_s(now_ns),

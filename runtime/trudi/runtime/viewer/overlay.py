@@ -67,8 +67,9 @@ def _commands(runtime: dict[str, Any]) -> str:
             rows.append((str(element), f"{value:+.2f}", _number(measured, "+.2f"), _number(off, ".3f"), str(unit)))
     if not rows:
         return ""
-    stale = _warning("command stale: the policy is told neutral") if runtime["stale"] else ""
-    return _table([("command", "asked", "measured", "off, mean", ""), *rows], head=True) + stale
+    told = "halting" if runtime["halting"] else "command stale" if runtime["stale"] else ""
+    warning = _warning(f"{told}: the policy is told neutral") if told else ""
+    return _table([("command", "asked", "measured", "off, mean", ""), *rows], head=True) + warning
 
 
 def _base(runtime: dict[str, Any]) -> str:
