@@ -250,6 +250,20 @@ def test_the_whole_report_is_written_twice_the_same_with_everything_escaped(tmp_
     assert str(tmp_path / "one" / "report.html") in capsys.readouterr().out
 
 
+def test_the_tables_are_there_as_markdown_too(tmp_path):
+    name = "a|b *c* <i>"
+    runs = [a_run(name, seed, final=(seed * 10.0,), steps=(100,), returns=(1.0,), seconds=(60.0,)) for seed in (1, 3)]
+    runs += [a_run("other", 0, state="failed")]
+    Report(gathered(tmp_path, runs, title="Two_words", command="c"), []).write(tmp_path / "out")
+    lines = (tmp_path / "out" / "tables.md").read_text().splitlines()
+    assert lines[0] == r"# Two\_words" and "- command: c" in lines and "### Failed runs: 1 of 3" in lines
+    begin = lines.index("## Final scores") + 2
+    assert lines[begin] == "| task | variant | return | 95 % interval | environment steps | minutes | seeds |"
+    assert lines[begin + 1] == "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+    assert lines[begin + 2] == "| t | a\\|b \\*c\\* &lt;i&gt; | 20.0 \u00b1 14.1 | 10.0 to 30.0 | 100 | 1.00 | 2 |"
+    assert not any(line.startswith("## All runs") for line in lines)
+
+
 def test_figures_leave_no_state_behind(tmp_path):
     import matplotlib as mpl
 

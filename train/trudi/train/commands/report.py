@@ -23,7 +23,7 @@ class ReportArgs:
     paths: Annotated[tuple[Path, ...], tyro.conf.Positional] = ()
     """Results files, benchmark folders (with results.json) and run folders; several may be mixed."""
     out: Path = Path("report")
-    """Folder for report.html and figures/."""
+    """Folder for report.html, tables.md and figures/."""
     denoise: tuple[Path, ...] = ()
     """Run folders whose denoising is drawn (needs their simulators); by default those of PATHS that are runs of TruDi."""
     denoise_data: Path | None = None

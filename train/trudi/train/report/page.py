@@ -1,4 +1,4 @@
-"""One HTML file: no network, no scripts but a few lines of its own. All text that comes from results is escaped."""
+"""One HTML file: no network, no scripts but a few lines of its own; and its tables as Markdown. All text is escaped."""
 
 from __future__ import annotations
 
@@ -102,6 +102,13 @@ class Table:
         table = f"<table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table>"
         return f'<div class="scroll" tabindex="0">{table}</div>'
 
+    def markdown(self) -> str:
+        """The same as a table of Markdown, a column to the right as there."""
+        first = self.rows[0] if self.rows else []
+        rules = ["---:" if cell.key is not None else "---" for cell in first] or ["---"] * len(self.columns)
+        words = [map(_inline, self.columns), rules, *([_cell_markdown(cell) for cell in row] for row in self.rows)]
+        return "\n".join(f"| {' | '.join(row)} |" for row in words)
+
 
 @dataclass
 class Section:
@@ -110,6 +117,8 @@ class Section:
     title: str
     parts: list[str] = field(default_factory=list[str])
     """HTML."""
+    markdown: list[str] = field(default_factory=list[str])
+    """Of that the headings, facts and open tables."""
 
     @property
     def anchor(self) -> str:
@@ -123,21 +132,28 @@ class Section:
     def heading(self, text: str) -> None:
         """Of what follows."""
         self.parts.append(f"<h3>{escape(text)}</h3>")
+        self.markdown.append(f"### {_inline(text)}")
 
     def table(self, columns: Sequence[str], rows: Sequence[Sequence[Cell]], closed: str | None = None) -> None:
         """A table, if it has rows; behind a line of text where `closed` says one."""
         if rows:
-            self._add(Table(columns, rows).html(), closed)
+            table = Table(columns, rows)
+            self._add(table.html(), closed)
+            if closed is None:
+                self.markdown.append(table.markdown())
 
     def warning(self, title: str, text: str, columns: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
         """What nobody may miss."""
-        inner = f"<h3>{escape(title)}</h3><p>{escape(text)}</p>{Table(columns, rows).html()}"
+        table = Table(columns, rows)
+        inner = f"<h3>{escape(title)}</h3><p>{escape(text)}</p>{table.html()}"
         self.parts.append(f'<div class="bad" role="note">{inner}</div>')
+        self.markdown += [f"### {_inline(title)}", _inline(text), table.markdown()]
 
     def facts(self, facts: Sequence[tuple[str, str]]) -> None:
         """Names and what they are."""
         inner = "".join(f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts)
         self.parts.append(f"<dl>{inner}</dl>")
+        self.markdown.append("\n".join(f"- {_inline(name)}: {_inline(value)}" for name, value in facts))
 
     def figures(self, panels: Sequence[Panel], closed: str | None = None) -> None:
         """Panels side by side as far as there is room; behind a line of text where `closed` says one."""
@@ -178,6 +194,15 @@ def page(title: str, sections: Sequence[Section]) -> str:
 """
 
 
+def tables(title: str, sections: Sequence[Section]) -> str:
+    """The sections' facts and tables as one file of Markdown."""
+    parts = [f"# {_inline(title)}"]
+    for each in sections:
+        if any(not part.startswith("###") for part in each.markdown):
+            parts += [f"## {_inline(each.title)}", *each.markdown]
+    return "\n\n".join(parts) + "\n"
+
+
 def text(value: str, *, long: bool = False) -> Cell:
     """A cell of words."""
     return Cell(value, long=long)
@@ -205,6 +230,15 @@ def significant(value: float, like: float | None = None) -> str:
 def spread(mean: float, std: float) -> str:
     """mean +- standard deviation, or the mean alone where there is no other."""
     return significant(mean) if not math.isfinite(std) else f"{significant(mean)} \u00b1 {significant(std, like=mean)}"
+
+
+def _inline(value: str) -> str:
+    """Words that Markdown takes for nothing else, on one line."""
+    return escape(" ".join(value.split()), quote=False).translate({ord(sign): f"\\{sign}" for sign in "|*_`[]\\"})
+
+
+def _cell_markdown(cell: Cell) -> str:
+    return f"**{_inline(cell.text)}**" if cell.best else _inline(cell.text)
 
 
 def _cell(cell: Cell) -> str:

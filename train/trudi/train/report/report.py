@@ -16,13 +16,14 @@ from trudi.train.report import figures
 from trudi.train.report.aggregates import RESAMPLES, Aggregates, Estimate, aggregate
 from trudi.train.report.curves import NEAR, TOLERANCE, Axis, Comparison, bootstrap_interval, comparison
 from trudi.train.report.denoising import BANDWIDTH, VALLEY, Picture, find_modes
-from trudi.train.report.page import Cell, Section, number, page, significant, spread, text
+from trudi.train.report.page import Cell, Section, number, page, significant, spread, tables, text
 from trudi.train.report.published import Published
 from trudi.train.report.sources import Gathered, final_score, has_cpu_time, last, mean_of, seconds
 from trudi.train.report.style import Panel, slug, styles, to_png
 from trudi.train.results import RunResult
 
-PAGE, FIGURES = "report.html", "figures"
+PAGE, TABLES, FIGURES = "report.html", "tables.md", "figures"
+ALL_RUNS = "All runs"
 UNFINISHED = ("waiting", "running", "interrupted")
 
 
@@ -42,7 +43,7 @@ class Report:
         return next((str(about["title"]) for about in self.gathered.abouts if about.get("title")), "Results")
 
     def write(self, folder: Path) -> list[Path]:
-        """Writes the page and the figures' PNGs; returns their paths. The same input gives the same bytes."""
+        """Writes the page, its tables as Markdown and the figures' PNGs; returns their paths. The same input gives the same bytes."""
         found = aggregate(self.gathered)
         drawn = self._figures(found)
         sections = [
@@ -60,9 +61,10 @@ class Report:
         try:
             (folder / FIGURES).mkdir(parents=True, exist_ok=True)
             (folder / PAGE).write_text(page(self.title, [one for one in sections if one.parts]))
+            (folder / TABLES).write_text(tables(self.title, [one for one in sections if one.title != ALL_RUNS]))
         except OSError as error:
             raise TrainError(f"the report cannot be written to {folder}: {error.strerror}") from None
-        written = [folder / PAGE]
+        written = [folder / PAGE, folder / TABLES]
         for name, panels in drawn.items():
             if panels:
                 written.append(folder / FIGURES / f"{name}.png")
@@ -357,7 +359,7 @@ def published_figures(gathered: Gathered, published: Sequence[Published]) -> Sec
 
 def all_runs(gathered: Gathered) -> Section:
     """Every run, whatever became of it."""
-    section = Section("All runs")
+    section = Section(ALL_RUNS)
     rows = [
         [
             text(run.name),
