@@ -43,7 +43,10 @@ class Report:
         return next((str(about["title"]) for about in self.gathered.abouts if about.get("title")), "Results")
 
     def write(self, folder: Path) -> list[Path]:
-        """Writes the page, its tables as Markdown and the figures' PNGs; returns their paths. The same input gives the same bytes."""
+        """Writes the page, its tables as Markdown and the figures' PNGs; returns their paths.
+
+        The same input gives the same bytes.
+        """
         found = aggregate(self.gathered)
         drawn = self._figures(found)
         sections = [
