@@ -53,6 +53,7 @@ $(ROS_DISTROS:%=test-ros-%): test-ros-%: $(READY) $(ROS)/%/.ready
 $(ROS)/%/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv --clear $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mujoco,ros-$*]' hypothesis pytest pytest-xdist
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --no-deps mjlab # of it, its Go1
 	touch $@
 
 test-simulators: $(SIMULATORS:%=test-simulators-%)

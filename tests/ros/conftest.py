@@ -48,6 +48,11 @@ else:
         return made_bundle(tmp_path_factory.mktemp("bundles") / "go1")
 
     @pytest.fixture(scope="session")
+    def walking():
+        """mjlab's Go1 from the zoo, which walks."""
+        return Path(__file__).parents[2] / "zoo" / "go1_mjlab_flat"
+
+    @pytest.fixture(scope="session")
     def standing(tmp_path_factory):
         """The same for a Go1 that estimates no velocity: its policy sees everything else."""
         folder = tmp_path_factory.mktemp("bundles")

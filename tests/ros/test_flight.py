@@ -6,6 +6,7 @@ import time
 import pytest
 from geometry_msgs.msg import Twist, TwistStamped
 from harness import BEST_EFFORT, SIM, until
+from nav_msgs.msg import Odometry
 from sensor_msgs.msg import JointState
 
 GO1 = "MuJoCoPlayground/Go1JoystickFlatTerrain-v1"
@@ -93,6 +94,26 @@ def test_go1_is_driven_and_set_down(bench, go1):
     driven = [message for _, message in commands if message.header.frame_id == "ACTIVE"]
     assert len(driven) > 400  # three seconds at 200 Hz, less what best effort loses
     assert len(driven[0].position) == len(driven[0].velocity) == len(driven[0].effort) == 12
+
+
+def test_a_policy_that_walks_is_driven_and_stopped_in_mid_stride(bench, walking):
+    """Nobody brings cmd_vel to zero first: the robot halts, stands, and is on its feet."""
+    bench.sim_robot("Mjlab-Velocity-Flat-Unitree-Go1", odometry=True)
+    bench.runtime(walking, "mjlab_go1")
+    measured = bench.listen(Odometry, "odom")
+    bench.repeat(TwistStamped, "cmd_vel", twist(0.5), qos=BEST_EFFORT)
+    bench.ready()
+    bench.stand()
+    bench.await_state("ACTIVE")
+    time.sleep(4.0)
+    speeds = [message.twist.twist.linear.x for _, message in measured[-200:]]
+    assert sum(speeds) / len(speeds) == pytest.approx(0.5, abs=0.2)
+    assert bench.granted("stop") == "ACTIVE, halting"
+    bench.await_state("STAND")
+    time.sleep(3.0)
+    assert (bench.state, bench.fault) == ("STAND", ("", ""))
+    assert measured[-1][1].pose.pose.position.z > 0.22
+    assert not unsafe(bench.report())
 
 
 def test_refusals_say_why(bench, go1):

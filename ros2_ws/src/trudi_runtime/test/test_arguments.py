@@ -131,7 +131,9 @@ def test_robot_by_name_and_path(tmp_path):
 
 
 def test_robot_that_is_none_names_those_that_are():
-    with pytest.raises(ArgumentError, match=r"robot:=go2 .*; robots: cartpole, franka_panda, unitree_go1, unitree_go2$"):
+    with pytest.raises(
+        ArgumentError, match=r"robot:=go2 .*; robots: cartpole, franka_panda, mjlab_go1, unitree_go1, unitree_go2$"
+    ):
         robot_file("go2", CONFIG)
 
 

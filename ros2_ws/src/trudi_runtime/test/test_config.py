@@ -34,7 +34,7 @@ PARAMETERS = declared()
 
 
 def test_robots():
-    assert [path.stem for path in FILES] == ["cartpole", "franka_panda", "unitree_go1", "unitree_go2"]
+    assert [path.stem for path in FILES] == ["cartpole", "franka_panda", "mjlab_go1", "unitree_go1", "unitree_go2"]
 
 
 def test_text_and_module_declare_the_same():

@@ -20,6 +20,7 @@ DISCOVERY_RANGES = ("LOCALHOST", "SUBNET", "OFF", "SYSTEM_DEFAULT")
 """Values of ROS_AUTOMATIC_DISCOVERY_RANGE."""
 SIMULATED = {
     "MuJoCoPlayground/Go1JoystickFlatTerrain-v1": "unitree_go1",
+    "Mjlab-Velocity-Flat-Unitree-Go1": "mjlab_go1",
     "CartpoleBalance-v1": "cartpole",
     "CartpoleBalanceSparse-v1": "cartpole",
     "CartpoleSwingup-v1": "cartpole",
