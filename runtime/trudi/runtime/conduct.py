@@ -15,6 +15,7 @@ from trudi.runtime.realtime import above_normal, monotonic_ns, quiet_interpreter
 from trudi.runtime.robots.base import Float64
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.injection import Fault
+from trudi.runtime.script import Leg, values_at
 from trudi.runtime.session import Session
 from trudi.runtime.signals import Signals
 from trudi.runtime.supervisor import Event, Supervisor
@@ -36,6 +37,8 @@ class Plan:
     """Time under the policy; s."""
     commands: Mapping[str, tuple[float, ...]] = field(default_factory=dict[str, tuple[float, ...]])
     """The commands to give, by name; those absent are given as neutral."""
+    script: tuple[Leg, ...] = ()
+    """Commands over time, in place of `commands`."""
     record: Path | None = None
     """File for the flight, written on a fault; on SIGUSR1 one beside it, with a number."""
     record_end: bool = False
@@ -80,14 +83,13 @@ class Conductor:
         self._saves = 0
         self._active_ns = 0
         self._errors: dict[str, list[float]] = {}
-        self._values = {
+        values = {
             command.name: plan.commands.get(command.name, command.neutral)
             for command in session.controller.contract.commands
         }
-        if unknown := [name for name in plan.commands if name not in self._values]:
-            raise TrudiRuntimeError(
-                f"the policy takes no command {unknown[0]}; it takes {', '.join(self._values) or 'none'}"
-            )
+        if unknown := [name for name in plan.commands if name not in values]:
+            raise TrudiRuntimeError(f"the policy takes no command {unknown[0]}; it takes {', '.join(values) or 'none'}")
+        self._legs = plan.script or (Leg(0.0, values),)
         self._saver, self._drawer = (Aside(name, session.loop.realtime) for name in ("trudi-saving", "trudi-drawing"))
 
     def run(self) -> Course:
@@ -208,11 +210,10 @@ class Conductor:
         self._signals.wait(COMMAND_PERIOD_S)
 
     def _give_commands(self) -> None:
-        if self._active_ns:
-            at_s = (monotonic_ns() - self._active_ns) * 1e-9
-            if any(fault.kind == "command_stop" and fault.lasts(at_s) for fault in self._plan.faults):
-                return
-        for name, values in self._values.items():
+        at_s = (monotonic_ns() - self._active_ns) * 1e-9 if self._active_ns else 0.0
+        if self._active_ns and any(fault.kind == "command_stop" and fault.lasts(at_s) for fault in self._plan.faults):
+            return
+        for name, values in values_at(self._legs, at_s).items():
             self._session.loop.command(name, values)
 
     def _rest(self, seconds: float) -> None:

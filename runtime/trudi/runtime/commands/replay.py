@@ -22,13 +22,21 @@ def main(argv: list[str]) -> int:
     parser.add_argument("flight", type=Path, help="the .mcap that `trudi run` wrote")
     parser.add_argument("--bundle", type=Path, required=True, help="the bundle that was flown")
     parser.add_argument("--engine", action="append", help="engine (default: onnx; the one that flew gives the same bits)")
+    parser.add_argument(
+        "--video", type=Path, metavar="FILE.mp4", help="also draw the flight (needs trudi[mujoco,video]; legged robots)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="file for a machine-readable result")
     args = parser.parse_args(argv)
-    check_writable("--json", args.json)
+    for option in ("json", "video"):
+        check_writable(f"--{option}", getattr(args, option))
     with Bundle.open(args.bundle) as bundle, open_engines(bundle, args.engine) as (teacher, student):
         result = replay(args.flight, bundle, teacher, student)
-    print(page(result))
-    write_json(args.json, asdict(result) | {"identical": result.identical})
+        print(page(result))
+        write_json(args.json, asdict(result) | {"identical": result.identical})
+        if args.video is not None:
+            from trudi.runtime.film import film
+
+            print(f"video     {args.video}, {film(args.flight, bundle, args.video)} frames")
     return EXIT_OK if result.identical else EXIT_CHECK_FAILED
 
 

@@ -21,6 +21,7 @@ from trudi.runtime.recorder import STATE_RATE_MARGIN, RecorderCfg, shadow_dtype,
 from trudi.runtime.robots.base import Robot, RobotError, RobotReport
 from trudi.runtime.robots.injection import Fault, read_schedule
 from trudi.runtime.robots.udp import UdpRobot
+from trudi.runtime.script import read_script
 from trudi.runtime.session import Session, SessionCfg
 from trudi.runtime.signals import Signals
 from trudi.runtime.site_file import SiteFile, read_site_file
@@ -49,8 +50,10 @@ def main(argv: list[str]) -> int:
         file = file.model_copy(update={"fade_in_s": args.fade_in})
     with Bundle.open(args.bundle, trust=args.trust) as bundle:
         cfg = session_cfg(args, bundle.contract, faults)
-        commands, record = parse_commands(args.command, bundle.contract.commands, "--command"), record_path(args, bundle)
-        plan = Plan(args.seconds, commands, record, args.record is not None, faults)
+        given = bundle.contract.commands
+        commands, record = parse_commands(args.command, given, "--command"), record_path(args, bundle)
+        script = read_script(args.script, given) if args.script is not None else ()
+        plan = Plan(args.seconds, commands, script, record, args.record is not None, faults)
         with make_robot(args, bundle.contract, faults) as robot, Session(bundle, robot, file, cfg) as session:
             check_recorder_fits(session, args.record_seconds)
             for line in session.log_lines():
@@ -87,6 +90,9 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         default=[],
         metavar="NAME=VALUE",
         help="an element of a command: vx=0.5 (again for more)",
+    )
+    parser.add_argument(
+        "--script", type=Path, metavar="FILE", help="commands over time (YAML; docs/control_loop.md), in place of --command"
     )
     parser.add_argument("--engine", action="append", help="preferred engine (again for the next); default: onnx")
     parser.add_argument(
@@ -128,6 +134,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         raise TrudiRuntimeError(f"--seconds {args.seconds:g} and --record-seconds {args.record_seconds:g}: must be above 0")
     if args.record_seconds > DAY_S:
         raise TrudiRuntimeError(f"--record-seconds {args.record_seconds:g}: at most a day, {DAY_S:g}")
+    if args.script is not None and args.command:
+        raise TrudiRuntimeError("--script and --command: give one of them")
     if args.fade_in is not None and not args.fade_in >= 0:
         raise TrudiRuntimeError(f"--fade-in {args.fade_in:g}: must be 0 or more")
     return args

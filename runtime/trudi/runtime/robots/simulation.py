@@ -217,7 +217,7 @@ class Legged(Simulation):
             free = next(index for index in range(model.njnt) if model.jnt_type[index] == mj.mjtJoint.mjJNT_FREE)
         except (KeyError, StopIteration) as error:
             raise RobotError(f"{source}: a robot like Go1 has a free joint, a gyro and a velocimeter") from error
-        self._base = int(model.jnt_qposadr[free])
+        self._base, self.base_body = int(model.jnt_qposadr[free]), int(model.jnt_bodyid[free])
         self._site = int(model.sensor_objid[gyro])
         self.sensor_frame = str(model.site(self._site).name)
         self._gyro, self._linear = (slice(at, at + 3) for at in (int(model.sensor_adr[gyro]), int(model.sensor_adr[linear])))
@@ -260,6 +260,20 @@ class Legged(Simulation):
         state.angular_velocity[:] = data.sensordata[self._gyro]
         state.linear_velocity[:] = data.sensordata[self._linear]
         state.height[0] = data.qpos[self._base + 2]
+
+    def place(self, state: RobotState, joints: Sequence[str], x: float, y: float) -> None:
+        """Puts the model into the pose that was measured, at (x, y) of the floor (m), to look at: bodies only, no physics.
+
+        `joints`: what `state.joint_position` is of; any order.
+        """
+        mj, model, data = self._mj, self.model, self.data
+        data.qpos[self.joint_addresses(joints)[0]] = state.joint_position
+        mounted, turned = np.zeros(4), np.zeros(4)  # the sensors on the base; the base in the world
+        mj.mju_negQuat(mounted, model.site_quat[self._site])
+        mj.mju_mulQuat(turned, np.roll(state.quaternion_xyzw, 1), mounted)
+        data.qpos[self._base : self._base + 7] = [x, y, state.height[0], *turned]
+        mj.mj_kinematics(model, data)
+        mj.mj_comPos(model, data)
 
 
 class PlaygroundGo1(Legged):
