@@ -255,7 +255,9 @@ def test_the_tables_are_there_as_markdown_too(tmp_path):
     runs = [a_run(name, seed, final=(seed * 10.0,), steps=(100,), returns=(1.0,), seconds=(60.0,)) for seed in (1, 3)]
     runs += [a_run("other", 0, state="failed")]
     Report(gathered(tmp_path, runs, title="Two_words", command="c"), []).write(tmp_path / "out")
-    lines = (tmp_path / "out" / "tables.md").read_text().splitlines()
+    text = (tmp_path / "out" / "tables.md").read_text()
+    assert text == Report(gathered(tmp_path, runs, title="Two_words", command="c"), []).tables(), "without a figure drawn"
+    lines = text.splitlines()
     assert lines[0] == r"# Two\_words" and "- command: c" in lines and "### Failed runs: 1 of 3" in lines
     begin = lines.index("## Final scores") + 2
     assert lines[begin] == "| task | variant | return | 95 % interval | environment steps | minutes | seeds |"

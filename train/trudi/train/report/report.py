@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,29 @@ class Report:
         """
         found = aggregate(self.gathered)
         drawn = self._figures(found)
-        sections = [
+        sections = self._sections(found, drawn)
+        try:
+            (folder / FIGURES).mkdir(parents=True, exist_ok=True)
+            (folder / PAGE).write_text(page(self.title, [one for one in sections if one.parts]))
+            (folder / TABLES).write_text(self._tables(sections))
+        except OSError as error:
+            raise TrainError(f"the report cannot be written to {folder}: {error.strerror}") from None
+        written = [folder / PAGE, folder / TABLES]
+        for name, panels in drawn.items():
+            if panels:
+                written.append(folder / FIGURES / f"{name}.png")
+                to_png(panels, written[-1], columns=3)
+        return written
+
+    def tables(self) -> str:
+        """The page's tables as Markdown, but for that of all runs."""
+        return self._tables(self._sections(aggregate(self.gathered), defaultdict(list)))
+
+    def _tables(self, sections: Sequence[Section]) -> str:
+        return tables(self.title, [one for one in sections if one.title != ALL_RUNS])
+
+    def _sections(self, found: Aggregates, drawn: Mapping[str, Sequence[Panel]]) -> list[Section]:
+        return [
             what_was_run(self.gathered),
             learning_curves(self.gathered, drawn),
             final_scores(self.gathered),
@@ -61,18 +84,6 @@ class Report:
             published_figures(self.gathered, self.published),
             all_runs(self.gathered),
         ]
-        try:
-            (folder / FIGURES).mkdir(parents=True, exist_ok=True)
-            (folder / PAGE).write_text(page(self.title, [one for one in sections if one.parts]))
-            (folder / TABLES).write_text(tables(self.title, [one for one in sections if one.title != ALL_RUNS]))
-        except OSError as error:
-            raise TrainError(f"the report cannot be written to {folder}: {error.strerror}") from None
-        written = [folder / PAGE, folder / TABLES]
-        for name, panels in drawn.items():
-            if panels:
-                written.append(folder / FIGURES / f"{name}.png")
-                to_png(panels, written[-1], columns=3)
-        return written
 
     def _figures(self, found: Aggregates) -> dict[str, list[Panel]]:
         """By the name of their PNG."""
