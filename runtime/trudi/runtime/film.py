@@ -65,7 +65,7 @@ def film(flight: Path, bundle: Bundle, out: Path, cfg: FilmCfg | None = None) ->
         raise TrudiRuntimeError(f"video {out}: must end in .mp4")
     ffmpeg = _ffmpeg()
     recording = read_recording(flight)
-    robot = _robot(flight, recording, bundle.contract)
+    robot = _robot(flight, recording, bundle)
     simulation = _simulation(bundle.contract, robot)
     ticks, states = recording.channels[TICKS], recording.channels[STATES]
     path = travelled(robot, states)
@@ -134,18 +134,16 @@ def _rotate(quaternion_xyzw: Float64, vector: Float64) -> Float64:
     return vector + w * twice + np.cross(axis, twice)
 
 
-def _robot(flight: Path, recording: Recording, contract: Contract) -> RobotDescription:
+def _robot(flight: Path, recording: Recording, bundle: Bundle) -> RobotDescription:
     about = recording.metadata.get(ABOUT, {})
-    if "robot" not in about or TICKS not in recording.channels or STATES not in recording.channels:
+    if not about.keys() >= {"robot", "bundle"} or not recording.channels.keys() >= {TICKS, STATES}:
         raise RecordingError(f"{flight} is no flight of `trudi run`")
+    if about["bundle"] != bundle.digest:
+        raise RecordingError(f"{flight} was flown with another bundle: give the bundle that was flown")
     try:
-        robot = RobotDescription.model_validate_json(about["robot"])
+        return RobotDescription.model_validate_json(about["robot"])
     except ValueError as error:
         raise RecordingError(f"{flight}: its description of the robot is damaged: {error}") from None
-    given = recording.channels[TICKS].dtype["given"].shape
-    if given != (sum(len(command.element_names) for command in contract.commands),):
-        raise RecordingError(f"{flight} was flown with another bundle: give the bundle that was flown")
-    return robot
 
 
 def _simulation(contract: Contract, robot: RobotDescription) -> Legged:
