@@ -36,7 +36,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 PACKAGE = REPOSITORY / "ros2_ws" / "src" / "trudi_runtime"
 for place in (PACKAGE, REPOSITORY / "runtime"):
     sys.path.insert(0, str(place))
-RESULT = Path(__file__).with_name("ros_latency.json")
+RESULTS = Path(__file__).parent
 RATES = (50, 200, 500)
 HOME = [0.1, 0.9, -1.8, -0.1, 0.9, -1.8, 0.1, 0.9, -1.8, -0.1, 0.9, -1.8]
 ROBOT_PRIORITY = 70
@@ -255,13 +255,23 @@ class Side:
 
 
 def bundle_at(rate: int, source: Path, folder: Path) -> Path:
-    """The same policy with another control period; a contract's delays are counted in control steps."""
+    """The same policy with another control period; a contract's delays are counted in control steps.
+
+    It may miss as many periods in a row as take as long as before.
+    """
     from trudi.runtime.bundle import Bundle
     from trudi.runtime.contract import SCHEMA_VERSION
     from trudi.runtime.writing import write_bundle
 
     with Bundle.open(source) as bundle:
-        contract = bundle.contract.model_copy(update={"control_period_s": 1.0 / rate, "schema_version": SCHEMA_VERSION})
+        contract = bundle.contract
+        patience = max(
+            contract.safety.max_overruns_in_row,
+            round(rate * contract.control_period_s * contract.safety.max_overruns_in_row),
+        )
+        safety = contract.safety.model_copy(update={"max_overruns_in_row": patience})
+        changed = {"control_period_s": 1.0 / rate, "schema_version": SCHEMA_VERSION, "safety": safety}
+        contract = contract.model_copy(update=changed)
         files = {name: bundle.read(name) for name in bundle.files if name in ("golden.npz", bundle.contract.graph.file)}
         return Path(write_bundle(folder / f"at_{rate}", contract, files))
 
@@ -309,20 +319,21 @@ def bench(args: argparse.Namespace) -> None:
                     results.append({"rate": rate, "node": kind, "run": number} | side.run(kind, bundle))
                     print(json.dumps(results[-1]), flush=True)
                 commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=REPOSITORY).strip()
-                write({"commit": commit, "seconds": args.seconds, "beside": args.beside, "results": results})
+                facts = {"commit": commit, "seconds": args.seconds, "beside": args.beside, "results": results}
+                write(args.name, facts | {"bundle": args.bundle.name})
     rclpy.shutdown()
-    print(RESULT.with_suffix(".md").read_text())
+    print(RESULTS.joinpath(f"{args.name}.md").read_text())
 
 
-def write(facts: dict) -> None:
+def write(name: str, facts: dict) -> None:
     """The figures so far: a run that comes after them may fail."""
-    RESULT.write_text(json.dumps(facts, separators=(",", ":")) + "\n")
+    RESULTS.joinpath(f"{name}.json").write_text(json.dumps(facts, separators=(",", ":")) + "\n")
     results, ended = facts["results"], [one for one in facts["results"] if "ended" in one]
     lines = [
         "# Latency and jitter over DDS",
         "",
-        f"`.ros/kilted/bin/python benchmarks/ros_latency.py`: runs of {facts['seconds']:g} s, medians of runs, ms",
-        f"({facts['commit']}). Beside it: {facts['beside']}.",
+        f"`.ros/kilted/bin/python benchmarks/ros_latency.py --bundle {facts['bundle']} --name {name}`: runs of",
+        f"{facts['seconds']:g} s, medians of runs, ms ({facts['commit']}). Beside it: {facts['beside']}.",
         "",
         *table(results),
         "",
@@ -331,13 +342,14 @@ def write(facts: dict) -> None:
         "`missed`: whole periods without an arrival in the robot's process; `own`: without a tick, by the runtime's count.",
         "",
     ]
-    RESULT.with_suffix(".md").write_text("\n".join(lines))
+    RESULTS.joinpath(f"{name}.md").write_text("\n".join(lines))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", nargs="?", default="bench", choices=("bench", "robot", "naive"), help=argparse.SUPPRESS)
     parser.add_argument("--bundle", type=Path, help="a bundle for Go1, an exported one of 8 steps, 3 x 512")
+    parser.add_argument("--name", default="ros_latency", help="of the .json and .md beside this script")
     parser.add_argument("--seconds", type=float, default=30.0, help="of each run")
     parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--beside", default="nothing else", help="what else the machine did, for the record")
