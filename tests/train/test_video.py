@@ -15,12 +15,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from trudi.runtime.errors import TrudiRuntimeError
+from trudi.runtime.video_file import VideoWriter
 from trudi.train import video
 from trudi.train.envs.base import Observation
 from trudi.train.envs.envpool import EnvPoolEnv
 from trudi.train.errors import TrainError
 from trudi.train.evaluation import Act, run_episodes
-from trudi.train.video import RenderedEnv, VideoCfg, VideoWriter, check_video, frame_stride, record_episode
+from trudi.train.video import RenderedEnv, VideoCfg, check_video, frame_stride, record_episode
 
 pytest.importorskip("envpool")
 
@@ -159,9 +161,9 @@ env.frame()
 
 def test_without_the_extra_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with pytest.raises(TrainError, match=r"pip install 'trudi\[video\]'"):
+    with pytest.raises(TrudiRuntimeError, match=r"pip install 'trudi\[video\]'"):
         record_episode(f"envpool:{CHEETAH}", 0, swing(6), tmp_path / "a.mp4")
-    with pytest.raises(TrainError, match=r"pip install 'trudi\[video\]'"):
+    with pytest.raises(TrudiRuntimeError, match=r"pip install 'trudi\[video\]'"):
         check_video(f"envpool:{CHEETAH}")
     assert list(tmp_path.iterdir()) == []
 
@@ -210,7 +212,7 @@ def test_a_failure_keeps_the_older_video(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("ffmpeg")
 def test_a_video_without_frames_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(TrainError, match="0 frames"), VideoWriter(tmp_path / "a.mp4", 25.0, 48, 32):
+    with pytest.raises(TrudiRuntimeError, match="0 frames"), VideoWriter(tmp_path / "a.mp4", 25.0, 48, 32):
         pass
     assert list(tmp_path.iterdir()) == []
 
@@ -218,9 +220,9 @@ def test_a_video_without_frames_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ffmpeg")
 def test_bad_targets_and_frames_are_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(TrainError, match=r"cannot write the video .*file"):
+    with pytest.raises(TrudiRuntimeError, match=r"cannot write the video .*file"):
         VideoWriter(tmp_path / "file" / "a.mp4", 25.0, 48, 32)
-    with pytest.raises(TrainError, match=r"must end in \.mp4"):
+    with pytest.raises(TrudiRuntimeError, match=r"must end in \.mp4"):
         VideoWriter(tmp_path / "a.gif", 25.0, 48, 32)
     with (
         pytest.raises(ValueError, match=r"\(32, 48, 3\)"),

@@ -27,6 +27,7 @@ from trudi.runtime.robots.base import Float64, RobotDescription, RobotError, Rob
 from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.simulation import Legged, load_mujoco, make_simulation
 from trudi.runtime.supervisor import FaultCode, Motors
+from trudi.runtime.video_file import Frame, VideoWriter
 
 AZIMUTH_DEG, ELEVATION_DEG, DISTANCE_M = 125.0, -18.0, 1.7
 LINE_M, LINE_WIDTH_M, LINES = 0.5, 0.006, 8
@@ -61,9 +62,6 @@ def film(flight: Path, bundle: Bundle, out: Path, cfg: FilmCfg | None = None) ->
     nothing can be drawn or written on this machine. `out` appears when it is whole.
     """
     cfg = cfg or FilmCfg()
-    if out.suffix != ".mp4":
-        raise TrudiRuntimeError(f"video {out}: must end in .mp4")
-    ffmpeg = _ffmpeg()
     recording = read_recording(flight)
     robot = _robot(flight, recording, bundle)
     simulation = _simulation(bundle.contract, robot)
@@ -73,26 +71,15 @@ def film(flight: Path, bundle: Bundle, out: Path, cfg: FilmCfg | None = None) ->
     times = np.arange(int(ticks["now_ns"][0]), int(ticks["now_ns"][-1]), round(1e9 / cfg.fps))
     ticks_at = np.searchsorted(ticks["now_ns"], times, side="right") - 1
     states_at = np.searchsorted(states["received_ns"], times, side="right") - 1
-    partial = out.with_name(f".{out.stem}.{os.getpid()}.partial.mp4")
-    frames = 0
-    try:
-        with _canvas(simulation, cfg) as canvas, _sink(ffmpeg, partial, cfg) as sink:
-            for tick, state in zip(ticks_at, states_at, strict=True):
-                if state < 0 or states["rejected"][state]:
-                    continue
-                reader.values[:] = states["values"][state]
-                simulation.place(reader, robot.joint_names, *path[state])
-                caption = words(bundle.contract, ticks[tick], ticks["now_ns"][tick] - ticks["now_ns"][0], reader)
-                sink.send(canvas.draw(caption))
-                frames += 1
-        if not frames:
-            raise RecordingError(f"{flight} holds no state to draw")
-        partial.replace(out)
-    except OSError as error:
-        raise TrudiRuntimeError(f"the video {out} cannot be written: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
-    return frames
+    with VideoWriter(out, cfg.fps, cfg.width, cfg.height) as video, _canvas(simulation, cfg) as canvas:
+        for tick, state in zip(ticks_at, states_at, strict=True):
+            if state < 0 or states["rejected"][state]:
+                continue
+            reader.values[:] = states["values"][state]
+            simulation.place(reader, robot.joint_names, *path[state])
+            caption = words(bundle.contract, ticks[tick], ticks["now_ns"][tick] - ticks["now_ns"][0], reader)
+            video.add(canvas.draw(caption))
+        return video.frames
 
 
 def travelled(robot: RobotDescription, states: NDArray[Any]) -> Float64:
@@ -176,7 +163,7 @@ class _Canvas:
         self._camera.type, self._camera.trackbodyid = mj.mjtCamera.mjCAMERA_TRACKING, simulation.base_body
         self._camera.azimuth, self._camera.elevation, self._camera.distance = AZIMUTH_DEG, ELEVATION_DEG, DISTANCE_M
 
-    def draw(self, caption: tuple[str, str]) -> NDArray[np.uint8]:
+    def draw(self, caption: tuple[str, str]) -> Frame:
         """The model's data as they are, with two columns of text; (height, width, 3), red first."""
         mj = self._mj
         everything = mj.mjtCatBit.mjCAT_ALL
@@ -221,23 +208,3 @@ def _canvas(simulation: Legged, cfg: FilmCfg) -> Generator[_Canvas, None, None]:
         yield canvas
     finally:
         context.free()
-
-
-def _ffmpeg() -> Any:
-    try:
-        return importlib.import_module("imageio_ffmpeg")
-    except ImportError:
-        raise TrudiRuntimeError("writing video needs imageio-ffmpeg: pip install 'trudi[video]'") from None
-
-
-@contextmanager
-def _sink(ffmpeg: Any, path: Path, cfg: FilmCfg) -> Generator[Any, None, None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    options = {"codec": "libx264", "quality": 6, "macro_block_size": 2, "output_params": ["-movflags", "+faststart"]}
-    sink = ffmpeg.write_frames(str(path), (cfg.width, cfg.height), fps=cfg.fps, **options)
-    sink.send(None)
-    try:
-        yield sink
-    finally:
-        sink.close()

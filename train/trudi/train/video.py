@@ -6,31 +6,24 @@ EnvPool draws through EGL: with a GPU's driver where there is one, in software (
 from __future__ import annotations
 
 import ctypes
-import os
 import sys
 import tempfile
-from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from trudi.runtime.video_file import Frame, VideoWriter, load_ffmpeg
 from trudi.train.envs.assets import drawing_assets
 from trudi.train.envs.base import Observation
 from trudi.train.envs.envpool import EnvPoolEnv
 from trudi.train.envs.registry import split_task
 from trudi.train.errors import TrainError
 from trudi.train.evaluation import Act, EvalResult, run_episodes
-
-Frame = NDArray[np.uint8]
-"""(height, width, 3), red first."""
 
 FREE_CAMERA = -1
 
@@ -120,84 +113,9 @@ def _publish_egl() -> None:
         raise TrainError(f"cannot draw: {error} (Debian, Ubuntu: apt-get install libegl1)") from error
 
 
-class _Ffmpeg(Protocol):
-    """The part of `imageio_ffmpeg` that is used here."""
-
-    def write_frames(
-        self,
-        path: str,
-        size: tuple[int, int],
-        *,
-        fps: float,
-        codec: str,
-        quality: int,
-        macro_block_size: int,
-        output_params: list[str],
-    ) -> Generator[None, Frame | None, None]: ...
-
-
-def _ffmpeg() -> _Ffmpeg:
-    try:
-        return cast("_Ffmpeg", import_module("imageio_ffmpeg"))
-    except ImportError as error:
-        raise TrainError("writing video needs imageio-ffmpeg: pip install 'trudi[video]'") from error
-
-
-class VideoWriter:
-    """An mp4 (H.264) that appears under its name when the `with` block ends well, and not at all otherwise."""
-
-    def __init__(self, path: Path, fps: float, width: int, height: int) -> None:
-        if path.suffix != ".mp4":
-            raise TrainError(f"video '{path}' must end in .mp4")
-        self.path = path
-        self.frames = 0
-        """Frames added so far."""
-        self._shape = (height, width, 3)
-        self._partial = path.with_name(f".{path.stem}.{os.getpid()}.partial.mp4")
-        ffmpeg = _ffmpeg()
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._partial.touch()
-        except OSError as error:
-            raise TrainError(f"cannot write the video {path}: {error}") from error
-        self._sink = ffmpeg.write_frames(
-            str(self._partial),
-            (width, height),
-            fps=fps,
-            codec="libx264",
-            quality=7,
-            macro_block_size=2,  # else sizes are rounded up to multiples of 16
-            output_params=["-movflags", "+faststart"],
-        )
-        self._sink.send(None)
-
-    def add(self, frame: Frame) -> None:
-        """Appends one frame (height, width, 3)."""
-        if frame.shape != self._shape:
-            raise ValueError(f"frame is {frame.shape}, the video is {self._shape}")
-        try:
-            self._sink.send(np.ascontiguousarray(frame))
-        except OSError as error:
-            raise TrainError(f"ffmpeg stopped while writing {self.path}: {error}") from error
-        self.frames += 1
-
-    def __enter__(self) -> VideoWriter:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self._sink.close()
-        try:
-            if kind is None:
-                if self.frames == 0 or self._partial.stat().st_size == 0:
-                    raise TrainError(f"no video at {self.path}: {self.frames} frames were drawn and ffmpeg wrote nothing")
-                self._partial.replace(self.path)
-        finally:
-            self._partial.unlink(missing_ok=True)
-
-
 def check_video(task: str, seed: int = 0) -> None:
     """Draws one small frame of `task` (`backend:name`): TrainError now rather than after hours of training."""
-    _ffmpeg()
+    load_ffmpeg()
     with closing(frame_source(task, seed, VideoCfg(width=16, height=16))) as env:
         env.reset()
         env.frame()
@@ -220,7 +138,7 @@ def record_episode(
     episode ends is not drawn, as the simulator has gone on to the next one by then.
     """
     cfg = cfg or VideoCfg()
-    _ffmpeg()
+    load_ffmpeg()
     env = frame_source(task, seed, cfg, device=device)
     stride = frame_stride(env.control_period_s, cfg.max_fps)
     last_step = cfg.max_length_s / env.control_period_s

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from trudi.runtime.video_file import VideoWriter
 from trudi.train.errors import TrainError
-from trudi.train.video import VideoWriter
 
 Draw = Callable[[], Any]
 
