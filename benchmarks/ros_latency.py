@@ -197,6 +197,8 @@ class Side:
                 time.sleep(4.0 + self.args.seconds)
                 node.send_signal(signal.SIGINT)
                 node.wait(20.0)
+                if not latencies.is_file():
+                    return {"ended": "the naive node ended before it had written its latencies"}
                 found = {"latency_ms": quantiles(json.loads(latencies.read_text())[self.rate :])}
             else:
                 found = self._runtime(bundle)
@@ -337,7 +339,7 @@ def write(name: str, facts: dict) -> None:
         "",
         *table(results),
         "",
-        *(f"Run {one['run']} at {one['rate']} Hz was ended: {one['ended']}." for one in ended),
+        *(f"Run {one['run']} of {one['node']} at {one['rate']} Hz was ended: {one['ended']}." for one in ended),
         *([""] if ended else []),
         "`missed`: whole periods without an arrival in the robot's process; `own`: without a tick, by the runtime's count.",
         "",
