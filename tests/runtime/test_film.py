@@ -19,9 +19,10 @@ imageio_ffmpeg = pytest.importorskip("imageio_ffmpeg")
 SMALL = FilmCfg(width=160, height=120, fps=5.0)
 
 
-@pytest.fixture(scope="module")
-def drawing():
+@pytest.fixture
+def drawing(monkeypatch):
     """Skips where neither a GPU nor Mesa draws; the error says what is missing."""
+    monkeypatch.setenv("MUJOCO_GL", "egl")
     try:
         with module._canvas(make_simulation(MJLAB_GO1_TASK), SMALL):
             pass
@@ -71,7 +72,10 @@ def test_the_path_is_the_integral_of_the_measured_velocity():
 
 
 @pytest.mark.usefixtures("drawing")
-def test_a_flight_becomes_a_video(flown, tmp_path, capsys):
+@pytest.mark.parametrize("backend", ["", "egl"])
+def test_a_flight_becomes_a_video(flown, tmp_path, monkeypatch, backend):
+    """Also where somebody chose how to draw after MuJoCo was imported, as mjlab does."""
+    monkeypatch.setenv("MUJOCO_GL", backend)
     bundle, flight = flown
     out = tmp_path / "walk.mp4"
     with Bundle.open(bundle) as opened:

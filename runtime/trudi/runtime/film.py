@@ -190,11 +190,12 @@ class _Canvas:
 
 @contextmanager
 def _canvas(simulation: Legged, cfg: FilmCfg) -> Generator[_Canvas, None, None]:
-    # Without a choice MuJoCo takes windows, for which there must be a screen.
-    chosen = os.environ.get("MUJOCO_GL") or os.environ.get("DISPLAY")
+    # MuJoCo reads its variable when it is imported, and without one takes windows, for which there must be a screen.
+    chosen = os.environ.get("MUJOCO_GL", "").lower() or ("glfw" if os.environ.get("DISPLAY") else "egl")
     context: Any = None
     try:
-        context = (load_mujoco() if chosen else importlib.import_module("mujoco.egl")).GLContext(cfg.width, cfg.height)
+        backend = importlib.import_module(f"mujoco.{chosen if chosen in ('egl', 'osmesa') else 'glfw'}")
+        context = backend.GLContext(cfg.width, cfg.height)
         context.make_current()
         canvas = _Canvas(simulation, cfg)
     except Exception as error:  # ImportError, AttributeError, RuntimeError, OpenGL's own
