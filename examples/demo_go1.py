@@ -1,6 +1,6 @@
 """A quadruped that walks: the zoo's Go1 is verified, driven for a minute by a script, computed again and drawn.
 
-make demo-go1        (and the same over ROS 2, demo_go1_ros.py; six minutes on two cores, half of them for the video)
+make demo-go1        (and the same over ROS 2, demo_go1_ros.py; a minute each, and some for drawing the video)
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
 """The tables in the repository are what its raw results say, to the last character."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -15,3 +16,11 @@ BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 def test_the_committed_tables_are_made_of_the_committed_results(name):
     tables = Report(gather([BENCHMARKS / f"{name}.json"]), read_published()).tables()
     assert tables == (BENCHMARKS / f"{name}.md").read_text()
+
+
+@pytest.mark.parametrize("page", ["docs/results.md", "README.md"])
+def test_returns_and_intervals_on_the_pages_are_those_of_the_tables(page):
+    tables = (BENCHMARKS / "dmc_cpu.md").read_text().replace("\\", "")
+    text = (BENCHMARKS.parent / page).read_text()
+    found = re.findall(r"[\d.]+ \u00b1 [\d.]+|0\.\d\d \[0\.\d\d, 0\.\d\d\]", text)
+    assert len(found) >= 3 and [one for one in found if one not in tables] == []

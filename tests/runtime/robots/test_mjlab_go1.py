@@ -17,6 +17,7 @@ from trudi.runtime.robots.mjlab_go1 import MAX_DAMPING, SAFE_DAMPING
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.simulation import MAX_STIFFNESS, MJLAB_GO1_TASK, find_asset, make_simulation
 from trudi.runtime.session import choose
+from trudi.runtime.site_file import SiteFile
 from trudi.runtime.supervisor import Event
 
 pytest.importorskip("mjlab")
@@ -326,7 +327,7 @@ def test_it_walks_as_it_is_told(policy, command):
 
 @pytest.mark.parametrize("steps", [200, 205, 210, 215])
 def test_stopped_in_mid_stride_it_halts_and_stands(policy, steps):
-    """From four moments of a stride, with somebody who goes on driving. With `halt_s: 0` most of them end in TILT."""
+    """From four moments of a stride, with somebody who goes on driving."""
     contract, engine = policy
     flight = LockStep(contract, engine, MujocoCfg(task=f"mjlab:{MJLAB_GO1_TASK}"))
     flight.start([FORWARD])
@@ -336,3 +337,20 @@ def test_stopped_in_mid_stride_it_halts_and_stands(policy, steps):
         flight.step([FORWARD])
     assert flight.controller.supervisor.state is State.STAND and flight.controller.ramp_left_s(flight.now_ns) == 0.0
     assert flight.robot.simulation.data.qpos[2] > 0.22 and not flight.robot.report().violations
+
+
+def test_stopped_in_mid_stride_without_a_halt_it_falls(policy):
+    """What the halt is for: from most of the same moments the way to the default pose ends in TILT."""
+    contract, engine = policy
+    faults = []
+    for steps in (200, 205, 210, 215):
+        flight = LockStep(contract, engine, MujocoCfg(task=f"mjlab:{MJLAB_GO1_TASK}"), SiteFile(joints={}, halt_s=0.0))
+        flight.start([FORWARD])
+        assert all(flight.step([FORWARD]) for _ in range(steps))
+        assert flight.controller.request(Event.STOP, flight.now_ns) is None
+        assert flight.controller.supervisor.state is State.STAND, "at once"
+        for _ in range(200):
+            flight.step([FORWARD])
+        fault = flight.controller.supervisor.fault
+        faults.append(None if fault is None else fault.violation.code.name)
+    assert faults.count("TILT") >= 2 and set(faults) <= {"TILT", None}, faults
