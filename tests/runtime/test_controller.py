@@ -306,6 +306,27 @@ def test_a_fault_and_a_deactivation_do_not_wait_for_the_halt():
     assert other.at is State.INACTIVE
 
 
+def restored(bench):
+    """The bench goes on with a controller that was made anew and restored from a keyframe."""
+    memory, bench.controller = bench.controller.memory(), bench.fresh()
+    bench.controller.restore(memory)
+
+
+def test_a_keyframe_holds_a_halt_and_when_the_robot_was_driven_last():
+    bench = driven()
+    restored(bench)
+    bench.tick(ask=Event.STOP)
+    assert bench.at is State.ACTIVE and bench.controller.halting, "it was driven a moment ago"
+    bench.tick()
+    restored(bench)
+    for _ in range(7):
+        bench.command(1.0, 0.5, 0.25)
+        bench.tick()
+        assert bench.at is State.ACTIVE and shown(bench) == [0.0, 0.0, 0.0]
+    bench.tick()  # the tenth since it was driven
+    assert bench.at is State.STAND
+
+
 def test_what_was_asked_in_one_flight_does_not_stop_the_next():
     bench = driven()
     bench.tick(ask=Event.STOP)
