@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +21,25 @@ from trudi.train.envs.registry import make_env
 from trudi.train.errors import TrainError
 from trudi.train.loop import make_agent
 from trudi.train.runfolder import ABOUT, RunFolder
+
+if TYPE_CHECKING:
+    from trudi.train.ppo.agent import PpoAgent  # it imports rsl_rl
+
+
+def agent_of(cfg: TrainCfg, env: VectorEnv, tensors: Mapping[str, torch.Tensor]) -> Agent | PpoAgent:
+    """The networks of a run by any algorithm, shaped for `env`, with a checkpoint's numbers; what `make_act` takes.
+
+    TrainError where they do not fit.
+    """
+    agent: Agent | PpoAgent
+    if cfg.algo == "ppo":
+        from trudi.train.ppo.agent import make_agent as make_ppo
+
+        agent = make_ppo(cfg, env)
+    else:
+        agent = make_agent(cfg, env)
+    state.load_agent(dict(tensors), agent)
+    return agent.eval()
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,12 @@ import torch
 import tyro
 
 from trudi.runtime.commands.common import EXIT_OK, reports_errors, write_json
-from trudi.train import state
 from trudi.train.commands.common import parse_arguments
 from trudi.train.devices import configure_cpu, pick_device
 from trudi.train.envs.registry import finish, make_env
 from trudi.train.evaluation import Act, EvalCfg, Sampler, make_act, run_episodes
-from trudi.train.loop import make_agent
 from trudi.train.runfolder import RunFolder
+from trudi.train.trained import agent_of
 from trudi.train.video import VideoCfg, check_video, record_episode
 
 
@@ -59,13 +58,7 @@ def main(argv: list[str]) -> int:
     if args.video is not None:
         check_video(cfg.task)
     env = make_env(cfg.task, settings.episodes, settings.seed, device=device, stagger=False, sim=cfg.sim)
-    if cfg.algo == "ppo":
-        from trudi.train.ppo.agent import make_agent as make_ppo
-
-        agent = make_ppo(cfg, env)
-    else:
-        agent = make_agent(cfg, env)
-    state.load_agent(dict(saved.tensors), agent)
+    agent = agent_of(cfg, env, saved.tensors)
 
     def fresh_act() -> Act:
         generator = torch.Generator(device=device).manual_seed(settings.seed)
