@@ -15,6 +15,7 @@ from support import tensors, without_clock
 
 from trudi import cli
 from trudi.train import checkpoint
+from trudi.train.agent import DualsCfg
 from trudi.train.config import TrainCfg, load_config
 from trudi.train.critic import CriticCfg
 from trudi.train.envs.base import SimCfg
@@ -98,6 +99,12 @@ def test_the_run_folder_says_everything(tmp_path):
     assert [row["iteration"] for row in rows if "eval/return_mean" in row] == [3, 6]
     best = RunFolder.open(tmp_path / "r").load_checkpoint("best").counters
     assert best.best_return == max(row.get("eval/return_mean", -1.0) for row in rows)
+
+
+def test_the_entropy_target_moves_evenly_over_the_run(tmp_path):
+    run(tmp_path / "r", replace(TINY, duals=DualsCfg(entropy_per_action=-1.0, entropy_change=-3.0)))
+    targets = [row["actor/entropy_target"] for row in read_metrics(tmp_path / "r" / METRICS)]
+    assert targets == pytest.approx([-1.0, -1.5, -2.0, -2.5, -3.0, -3.5])  # per action, of one; -4 is the end
 
 
 def test_processor_time_goes_on_in_a_resumed_run(tmp_path):

@@ -66,15 +66,18 @@ class DualsCfg:
     """Target of H = -mean(run_cost) per action dimension. It is on the bound's scale, not a Gaussian's."""
     gaussian_entropy_per_action: float = -0.5
     """The same for `--algo reppo`, where H is the entropy itself (arXiv 2507.11019)."""
+    entropy_change: float = 0.0
+    """Added to the target evenly over the run, per action dimension: -2 takes it from -1 at the start to -3 at the end. Much
+    noise finds out how to move, and the noise-free policy that a robot gets is a good one only near what was trained."""
 
     def __post_init__(self) -> None:
         if not self.alpha > 0.0 or not self.lam > 0.0:
             raise TrainError(f"duals.alpha is {self.alpha} and duals.lam {self.lam}; both must be positive")
 
-    def entropy_target(self, algo: Algorithm) -> float:
-        """Target of H per action dimension, in nats; PPO has none."""
+    def entropy_target(self, algo: Algorithm, progress: float = 0.0) -> float:
+        """Target of H per action dimension, in nats, at `progress` in [0, 1] of the run; PPO has none."""
         targets: dict[Algorithm, float] = {"trudi": self.entropy_per_action, "reppo": self.gaussian_entropy_per_action}
-        return targets[algo]
+        return targets[algo] + self.entropy_change * progress
 
 
 class Duals(nn.Module):

@@ -332,8 +332,7 @@ class Learner(Loop):
     def iterate(self) -> dict[str, float]:
         """One iteration: collect, compute targets, update, synchronise."""
         cfg, agent = self.cfg, self.agent
-        progress = self.counters.iteration / cfg.max_iterations
-        self.optimizers.set_progress(progress)
+        self.optimizers.set_progress(self.progress)
         started = time.monotonic()
 
         with self.ranks.sharing(NonFiniteError):
@@ -356,9 +355,14 @@ class Learner(Loop):
         return means
 
     @property
+    def progress(self) -> float:
+        """How much of the run is done, in [0, 1)."""
+        return self.counters.iteration / self.cfg.max_iterations
+
+    @property
     def entropy_target(self) -> float:
-        """Target of H, in nats, over all action dimensions."""
-        return self.cfg.duals.entropy_target(self.cfg.algo) * self.agent.policy.action_size
+        """Target of H in this iteration, in nats, over all action dimensions."""
+        return self.cfg.duals.entropy_target(self.cfg.algo, self.progress) * self.agent.policy.action_size
 
     @property
     def lam(self) -> float:

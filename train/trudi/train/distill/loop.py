@@ -59,7 +59,7 @@ class Distiller(Learner):
     def iterate(self) -> dict[str, float]:
         """One iteration: visit and label, learn."""
         cfg, settings = self.cfg, self.settings
-        progress = self.counters.iteration / cfg.max_iterations
+        progress = self.progress
         share = settings.teacher_share(progress)
         started = time.monotonic()
 
@@ -86,7 +86,7 @@ class Distiller(Learner):
     @property
     def is_matching(self) -> bool:
         """Whether the student follows the score difference now, and the regression no longer."""
-        progress = self.counters.iteration / self.cfg.max_iterations
+        progress = self.progress
         return self.matcher is not None and progress >= self.settings.teacher_until
 
     def learn(self, known: Labelled, count: int) -> dict[str, float]:
