@@ -170,7 +170,17 @@ def test_bad_input_is_refused_in_one_line(run, bundle, tmp_path, capsys):
     assert "9 iterations" not in refused(capsys, 2, "export", run, "--out", out, "--checkpoint", "9")
     assert "has no engine 'onxx'" in refused(capsys, 2, "verify", bundle, "--engine", "onxx")
     assert "--calls 0" in refused(capsys, 2, "bench", bundle, "--calls", "0")
+    assert "state_age_lost_s" in refused(capsys, 2, "export", run, "--out", out, "--safety", "state_age_lost=0.1")
     assert not out.exists()
+
+
+def test_thresholds_that_were_measured_are_in_the_bundle(run, tmp_path):
+    given = ("--safety", "state_age_warn_s=0.03", "command_lost_s=4")
+    assert main(["export", str(run), "--out", str(tmp_path / "out"), "--episodes", "1", *given]) == 0
+    with Bundle.open(tmp_path / "out") as opened:
+        safety = opened.contract.safety
+    assert (safety.state_age_warn_s, safety.state_age_lost_s, safety.command_lost_s) == (0.03, 0.5, 4.0)
+    assert safety.max_tilt_rad is None  # of the cart's robot file, as before
 
 
 def test_a_run_that_was_never_evaluated_is_refused(run, tmp_path, capsys):

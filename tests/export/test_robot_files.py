@@ -9,7 +9,7 @@ import pytest
 from mjcf import read_drives, read_key
 
 from trudi.export.errors import ExportError
-from trudi.export.robot_file import find_robot_file, generic_robot_file, load_robot_file, robot_presets
+from trudi.export.robot_file import find_robot_file, generic_robot_file, load_robot_file, robot_presets, with_safety
 from trudi.runtime.model import MAX_ELEMENTS
 from trudi.train.config import presets
 from trudi.train.envs.assets import mesh_free_assets, stock_assets
@@ -419,6 +419,29 @@ def test_mistakes_are_named_in_one_line(tmp_path, old, new, says):
     with pytest.raises(ExportError, match=rf"arm\.yaml.*{says}") as caught:
         load_robot_file(write(tmp_path, GOOD.replace(old, new)))
     assert "\n" not in str(caught.value)
+
+
+def test_thresholds_can_be_given_for_one_policy():
+    go1 = load_robot_file("unitree_go1")
+    own = with_safety(go1, ["state_age_warn_s=0.03", "state_age_lost_s=0.06", "max_tilt_rad=null"])
+    assert (own.safety.state_age_warn_s, own.safety.state_age_lost_s, own.safety.max_tilt_rad) == (0.03, 0.06, None)
+    assert own.model_copy(update={"safety": go1.safety}) == go1 and with_safety(go1, []) == go1
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ("state_age_warn_s", "takes KEY=VALUE, such as state_age_warn_s=0.03"),
+        ("state_age_warn=1", "there is no 'state_age_warn'; .*state_age_warn_s"),
+        ("observation_range=null", "there is no 'observation_range'"),
+        ("state_age_warn_s=[", "'\\[' for state_age_warn_s is not a number"),
+        ("max_tilt_rad=-1", "safety.max_tilt_rad: .* greater than 0"),
+        ("state_age_warn_s=0.6", "state_age_warn_s 0.6 is above safety.state_age_lost_s 0.5"),
+    ],
+)
+def test_a_threshold_that_cannot_be_is_named(given, says):
+    with pytest.raises(ExportError, match=says):
+        with_safety(load_robot_file("unitree_go1"), [given])
 
 
 def test_an_unknown_name_says_what_is_near():

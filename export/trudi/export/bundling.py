@@ -19,6 +19,7 @@ from trudi.export.robot_file import (
     generic_robot_file,
     load_robot_file,
     run_robot_file,
+    with_safety,
 )
 from trudi.export.students import STUDENT_FILE, open_student, stand_in, student_sampler
 from trudi.export.tensorrt import BuildCfg, HardwareCompatibility, build_engine
@@ -72,6 +73,9 @@ class ExportCfg:
     robot: str | None = None
     """Robot file, a preset of configs/robots or a path. By default the run's own robot.yaml, which its simulator wrote, else
     the preset made for the task."""
+    safety: tuple[str, ...] = ()
+    """KEY=VALUE thresholds of the supervisor in the place of the robot file's (docs/bundle.md has all): what this policy was
+    measured to bear, such as state_age_warn_s=0.03."""
     episodes: int = 10
     """Evaluation episodes that golden cases are recorded in."""
     seed: int = 1_000_000
@@ -131,6 +135,7 @@ def export_run(path: Path, out: Path, cfg: ExportCfg) -> Exported:
             f"{path} was never evaluated, so nobody knows what it would do: resume it with --evaluation.every above 0"
         )
     robot, robot_source = choose_robot(cfg.robot, run)
+    robot = with_safety(robot, cfg.safety)
     policy = run.agent.denoising
     sampler = choose_sampler(cfg, run)
     student = open_student(cfg.student, run) if cfg.student is not None else None

@@ -7,9 +7,11 @@ this project's, for those that do not; docs/robots.md says how to write one.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
+import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from trudi.export.errors import ExportError
@@ -134,6 +136,26 @@ def parse_robot_file(values: Values, where: str) -> RobotFile:
         return RobotFile.model_validate(known)
     except ValidationError as error:
         raise ExportError(f"{where}: {explain(error)}") from None
+
+
+def with_safety(robot: RobotFile, given: Sequence[str]) -> RobotFile:
+    """`robot` with thresholds of the supervisor from KEY=VALUE; ExportError says in one line what is wrong with one."""
+    thresholds = cast("Values", robot.safety.model_dump())
+    for one in given:
+        key, equals, text = one.partition("=")
+        if not equals:
+            raise ExportError(f"--safety takes KEY=VALUE, such as state_age_warn_s=0.03; not '{one}'")
+        if key not in thresholds or key == "observation_range":
+            known = [name for name in thresholds if name != "observation_range"]
+            raise ExportError(f"--safety: there is no '{key}'; {near_matches(key, known)}")
+        try:
+            thresholds[key] = yaml.safe_load(text)
+        except yaml.YAMLError:
+            raise ExportError(f"--safety: '{text}' for {key} is not a number or null") from None
+    try:
+        return RobotFile.model_validate(robot.model_dump() | {"safety": thresholds})
+    except ValidationError as error:
+        raise ExportError(f"--safety: {explain(error)}") from None
 
 
 def _read(path: Path) -> Values:
