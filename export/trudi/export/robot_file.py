@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import yaml
 from pydantic import Field, ValidationError, model_validator
@@ -140,7 +140,7 @@ def parse_robot_file(values: Values, where: str) -> RobotFile:
 
 def with_safety(robot: RobotFile, given: Sequence[str]) -> RobotFile:
     """`robot` with thresholds of the supervisor from KEY=VALUE; ExportError says in one line what is wrong with one."""
-    thresholds = cast("Values", robot.safety.model_dump())
+    thresholds = robot.safety.model_dump()
     for one in given:
         key, equals, text = one.partition("=")
         if not equals:
