@@ -224,6 +224,31 @@ def test_a_term_of_the_reward_is_weighed_as_told():
     torch.testing.assert_close(doubled - whole, whole - without, atol=1e-6, rtol=0)
 
 
+def test_late_actions_are_the_same_ones_a_step_later():
+    """Half of six environments are late: they do what an env on time does with actions a step older, 0 after a reset."""
+    late = make_env(GO1, 6, 5, device=torch.device("cpu"), stagger=False, sim=SimCfg(overrides=("late_actions=0.5",)))
+    plain = make_env(GO1, 6, 5, device=torch.device("cpu"), stagger=False)
+    generator = torch.Generator().manual_seed(0)
+    given, ends = torch.zeros(6, 12), 0
+    late.reset(), plain.reset()
+    for _ in range(150):
+        before, given = given, torch.rand(6, 12, generator=generator) * 2.0 - 1.0  # throws the robot over now and then
+        there, here = late.step(given), plain.step(torch.cat([before[:3], given[3:]]))
+        assert torch.equal(there.reward, here.reward) and torch.equal(there.terminated, here.terminated)
+        for seen, expected in (
+            (there.observation.actor, here.observation.actor),
+            (there.observation.critic, here.observation.critic),
+        ):
+            others = [column for column in range(seen.shape[1]) if not 33 <= column < 45]
+            assert torch.equal(seen[:, others], expected[:, others]) and torch.equal(seen[3:], expected[3:])
+        going = ~here.ended[:3]
+        assert torch.equal(there.observation.actor[:3, 33:45][going], before[:3][going])
+        given[here.ended] = 0.0
+        ends += int(here.ended[:3].sum())
+    assert ends >= 3
+    late.close(), plain.close()
+
+
 @pytest.mark.parametrize(
     ("task", "override", "said"),
     [
@@ -231,6 +256,8 @@ def test_a_term_of_the_reward_is_weighed_as_told():
         (GO1, "kp=20", "kp is in the robot's file"),
         (GO1, "num_envs=3", "no 'num_envs' in the task's configuration"),
         (GO1, "orientation_scale=much", "orientation_scale is -5.0; 'much' is of another kind"),
+        (GO1, "late_actions=2", "late_actions is 2.0; it is a share of the environments, 0 to 1"),
+        ("envpool:CheetahRun-v1", "late_actions=0.5", "no 'late_actions'"),
         ("envpool:CheetahRun-v1", "clip_reward=false", "no 'clip_reward'"),
     ],
 )

@@ -23,6 +23,9 @@ from trudi.train.errors import TrainError, near_matches
 
 Array = NDArray[Any]
 REWARD_TERM, CLIP_REWARD = "reward_", "clip_reward"
+LATE_ACTIONS = "late_actions"
+# Where a task's observations, the actor's and the critic's, tell of the action before the last one: columns of both.
+LAST_ACTION = {f"MuJoCoPlayground/Go1Joystick{ground}Terrain-v1": slice(33, 45) for ground in ("Flat", "Rough")}
 OWN_OPTIONS = frozenset(
     {
         *("num_envs", "batch_size", "num_threads", "max_num_players", "thread_affinity_offset", "base_path", "seed"),
@@ -146,14 +149,12 @@ def make(
     """A fresh pool, with meshes left out of the models where the task does not need them.
 
     `sim.overrides` take EnvPool's own options of the task but for those that the robot's file states, and for Playground's
-    walking robots `clip_reward=false`.
+    walking robots `clip_reward=false`; for its Go1 `late_actions` (`EnvPoolEnv`).
     """
     sim.refuse("EnvPool", but=("overrides",))
     options = task_options(name, sim.overrides)
-    clip_reward = bool(options.pop(CLIP_REWARD, True))
-    return EnvPoolEnv(
-        name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger, clip_reward=clip_reward, **options
-    )
+    own = {key: options.pop(key) for key in (CLIP_REWARD, LATE_ACTIONS) if key in options}
+    return EnvPoolEnv(name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger, **own, **options)
 
 
 def task_options(name: str, overrides: Sequence[str]) -> dict[str, Any]:
@@ -169,11 +170,15 @@ def task_options(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     }
     if f"info:{REWARD_TERM}tracking_lin_vel" in spec.state_array_spec:
         before[CLIP_REWARD] = True
+    if name in LAST_ACTION:
+        before[LATE_ACTIONS] = 0.0
     for key in (override.partition("=")[0] for override in overrides):
         if key in ROBOT_OPTIONS:
             raise TrainError(f"sim.overrides: {key} is in the robot's file, which policies are exported with; leave it out")
     options = dict(before)
     apply_overrides(options, overrides)
+    if not 0.0 <= (share := options.get(LATE_ACTIONS, 0.0)) <= 1.0:
+        raise TrainError(f"sim.overrides: {LATE_ACTIONS} is {share}; it is a share of the environments, 0 to 1")
     return {key: value for key, value in options.items() if value != before[key]}
 
 
@@ -194,9 +199,14 @@ class EnvPoolEnv(Stateless):
         num_threads: int = 0,
         stagger: bool = True,
         clip_reward: bool = True,
+        late_actions: float = 0.0,
         **options: Any,
     ) -> None:
-        """Without `clip_reward` a reward is the sum of its terms where that is below 0, too; the task gives 0 there."""
+        """Without `clip_reward` a reward is the sum of its terms where that is below 0, too; the task gives 0 there.
+
+        In the first `late_actions` of the environments, a share, every action reaches the motors one control step late, as
+        on a robot whose computer and bus take their time. The observation tells of the actions given, as it does on time.
+        """
         from trudi.train.envs.assets import mesh_free_assets
 
         if "base_path" not in options and (assets := mesh_free_assets(name)) is not None:
@@ -218,16 +228,21 @@ class EnvPoolEnv(Stateless):
             rng = np.random.default_rng([seed, num_envs])
             self._first_length = rng.integers(1, self.max_episode_steps + 1, num_envs)
         self._clip_reward = clip_reward
+        self._late = np.arange(num_envs) < round(late_actions * num_envs)
+        self._given = np.zeros((num_envs, self.action_size), self._action_dtype)
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._in_first = np.ones(num_envs, dtype=np.bool_)
 
     def reset(self) -> Observation:
+        self._given[:] = 0.0
         return self._tensors(self._live_pool().reset()[0])
 
     def step(self, action: Tensor) -> StepResult:
         pool = self._live_pool()
         clipped = action.detach().clamp(-1.0, 1.0).cpu().numpy().astype(self._action_dtype)
-        observed, reward, terminated, truncated, info = pool.step(clipped)
+        before, self._given = self._given, clipped
+        applied = np.where(self._late[:, None], before, clipped) if self._late.any() else clipped
+        observed, reward, terminated, truncated, info = pool.step(applied)
         if not self._clip_reward:
             terms = np.stack([info[key] for key in info if key.startswith(REWARD_TERM)])
             reward = self.control_period_s * terms.sum(axis=0)
@@ -236,6 +251,8 @@ class EnvPoolEnv(Stateless):
         truncated = (truncated & ~terminated) | cut
         ended = np.flatnonzero(terminated | truncated)
         observation = self._tensors(observed)
+        if self._late.any():
+            self._tell_of(before, observation)
         terminal: Observation | None = None
         if len(ended):
             index = self._to_device(ended)
@@ -245,6 +262,7 @@ class EnvPoolEnv(Stateless):
             actor = observation.actor.index_copy(0, index, first.actor)
             critic = actor if same else observation.critic.index_copy(0, index, first.critic)
             observation = Observation(actor, critic)
+            self._given[ended] = 0.0
             self._steps[ended] = 0
             self._in_first[ended] = False
         reward_tensor = self._to_device(reward.astype(np.float32))
@@ -258,6 +276,13 @@ class EnvPoolEnv(Stateless):
             self._pool = None
             gc.collect()  # A pool sits in reference cycles, and is freed only when they are.
             release_free_memory()
+
+    def _tell_of(self, actions: Array, observation: Observation) -> None:
+        """Where actions are late, the task has seen the one before; a robot's own last action is what was asked of it."""
+        columns = LAST_ACTION[self.task.removeprefix("envpool:")]
+        late, told = self._to_device(self._late), self._to_device(actions[self._late].astype(np.float32))
+        for part in (observation.actor, observation.critic):
+            part[late, columns] = told
 
     def _live_pool(self) -> _Pool:
         if self._pool is None:
