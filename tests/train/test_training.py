@@ -29,6 +29,7 @@ from trudi.train.update import UpdateCfg
 
 pytestmark = pytest.mark.usefixtures("short_episodes")
 
+GO1 = "envpool:MuJoCoPlayground/Go1JoystickFlatTerrain-v1"
 TINY = TrainCfg(
     task="envpool:CartpoleSwingup-v1",
     num_envs=2,
@@ -62,13 +63,64 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, cut_at):
 def test_training_overrides_are_for_training_alone(tmp_path):
     """In training every tilt costs; the evaluation is of the task as it is, whose rewards are clipped at 0."""
     harder = SimCfg(training_overrides=("clip_reward=false", "orientation_scale=-500"))
-    go1 = replace(
-        TINY, task="envpool:MuJoCoPlayground/Go1JoystickFlatTerrain-v1", max_iterations=1, rollout_steps=16, sim=harder
-    )
+    go1 = replace(TINY, task=GO1, max_iterations=1, rollout_steps=16, sim=harder)
     learner = Learner(go1)
     assert learner.iterate()["rollout/reward_mean"] < -0.1
     assert learner.evaluate().mean >= 0.0
     learner.close()
+
+
+def test_what_is_easier_to_begin_with_moves_to_what_counts(tmp_path):
+    """A tilt costs 500 at first, 250 from the first checkpoint on, and nothing from the second, half of the run."""
+    sim = SimCfg(
+        training_overrides=("clip_reward=false", "orientation_scale=-500"),
+        final_overrides=("orientation_scale=0",),
+        final_span=(0.0, 0.5),
+    )
+    go1 = replace(TINY, task=GO1, max_iterations=8, save_every=2, rollout_steps=16, sim=sim)
+    run(tmp_path / "whole", go1)
+    rewards = [row["rollout/reward_mean"] for row in read_metrics(tmp_path / "whole" / METRICS)]
+    assert min(rewards[4:]) > -0.2 > max(rewards[:4]), rewards  # the other terms cost 0.1
+    whole = tensors(tmp_path / "whole")
+    run(tmp_path / "whole", go1, resume=RunFolder.open(tmp_path / "whole").load_checkpoint("2"))
+    assert all(torch.equal(whole[key], value) for key, value in tensors(tmp_path / "whole").items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (
+            {"final_overrides": ("orientation_scale=-5",)},
+            "orientation_scale needs a number here and in sim.training_overrides",
+        ),
+        ({"training_overrides": ("x=-5",), "final_overrides": ("x=false",)}, "x needs a number here"),
+        ({"final_span": (0.5, 0.5)}, "final_span is 0.5 to 0.5"),
+        ({"final_span": (-0.1, 0.5)}, "final_span is -0.1 to 0.5"),
+    ],
+)
+def test_overrides_that_cannot_move_are_named(settings, says):
+    with pytest.raises(TrainError, match=says):
+        SimCfg(**settings)
+
+
+def test_overrides_move_evenly_over_their_span():
+    cfg = SimCfg(
+        overrides=("a=1",),
+        training_overrides=("b=1", "c=true", "d=0"),
+        final_overrides=("d=0.0001", "b=3"),
+        final_span=(0.2, 0.6),
+    )
+    for progress, b, d in ((0.0, 1.0, 0.0), (0.2, 1.0, 0.0), (0.3, 1.5, 2.5e-5), (0.6, 3.0, 1e-4), (1.0, 3.0, 1e-4)):
+        first, *moved = cfg.for_training(progress).overrides
+        values = dict(one.split("=") for one in moved)
+        assert first == "a=1" and values["c"] == "true"
+        assert (float(values["b"]), float(values["d"])) == pytest.approx((b, d))
+
+
+def test_a_simulator_that_keeps_its_settings_refuses_to_move_them():
+    sim = SimCfg(training_overrides=("x=1",), final_overrides=("x=2",))
+    with pytest.raises(TrainError, match=r"--sim\.final-overrides would never come"):
+        Learner(TrainCfg(task="mjlab:Mjlab-Cartpole-Balance", sim=sim))
 
 
 def test_the_same_seed_gives_the_same_run_and_another_seed_another(tmp_path):

@@ -202,6 +202,11 @@ class Loop(ABC):
         """Puts a captured state back."""
         self.env.restore({key.removeprefix(SIMULATOR): value for key, value in tensors.items() if key.startswith(SIMULATOR)})
 
+    @property
+    def progress(self) -> float:
+        """How much of the run is done, in [0, 1)."""
+        return self.counters.iteration / self.cfg.max_iterations
+
     def is_due(self, every: int) -> bool:
         """Whether something done `every` so many iterations (0: never) and at the end is due now."""
         iteration = self.counters.iteration
@@ -293,8 +298,14 @@ class Loop(ABC):
                 f"{cfg.task}: this simulator evaluates in training's own environments, so that there can be no "
                 "--sim.training-overrides; use --sim.overrides, and evaluations are of the changed task"
             )
-        first = simulator_seed(cfg.seed, 0, 0, self.ranks.rank) if backend_of(cfg.task).is_restartable else seed
-        env = make_env(cfg.task, cfg.num_envs, first, device=self.device, sim=cfg.sim.for_training())
+        is_restartable = backend_of(cfg.task).is_restartable
+        if cfg.sim.final_overrides and is_restartable:
+            raise TrainError(
+                f"{cfg.task}: this simulator keeps the settings that it was made with, so that --sim.final-overrides would "
+                "never come; use the task's own curriculum"
+            )
+        first = simulator_seed(cfg.seed, 0, 0, self.ranks.rank) if is_restartable else seed
+        env = make_env(cfg.task, cfg.num_envs, first, device=self.device, sim=cfg.sim.for_training(self.progress))
         if isinstance(env, Restartable):
             env.restart(seed)
         return env
@@ -353,11 +364,6 @@ class Learner(Loop):
         means["time/collect_s"] = collected - started
         means["time/steps_per_s"] = cfg.steps_per_iteration / (time.monotonic() - started)
         return means
-
-    @property
-    def progress(self) -> float:
-        """How much of the run is done, in [0, 1)."""
-        return self.counters.iteration / self.cfg.max_iterations
 
     @property
     def entropy_target(self) -> float:

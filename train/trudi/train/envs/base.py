@@ -25,6 +25,11 @@ class SimCfg:
     training_overrides: tuple[str, ...] = ()
     """The same, for what the policy learns from alone: a reward or a range of commands that is easier to begin with.
     Evaluations and everything after training have the task as it is."""
+    final_overrides: tuple[str, ...] = ()
+    """Where numbers of `training_overrides` end: they move there evenly over `final_span`, a step at each checkpoint
+    (`save_every`), when the simulator starts over. What is learned first is easier, what is learned last is what counts."""
+    final_span: tuple[float, float] = (0.0, 1.0)
+    """Shares of the run at which `final_overrides` begin to be approached, and are reached."""
     imports: tuple[str, ...] = ()
     """Packages to import first: those that register tasks of your own (not EnvPool)."""
     render: bool = False
@@ -33,10 +38,27 @@ class SimCfg:
     def __post_init__(self) -> None:
         if self.action_bound is not None and not 0.0 < self.action_bound < float("inf"):
             raise TrainError(f"sim.action_bound is {self.action_bound}; it must be positive and finite")
+        begin, end = self.final_span
+        if not 0.0 <= begin < end <= 1.0:
+            raise TrainError(f"sim.final_span is {begin} to {end}; it is a part of the run, such as 0.2 to 0.8")
+        starts = dict(_number(one) for one in self.training_overrides)
+        for key, value in map(_number, self.final_overrides):
+            if value is None or starts.get(key) is None:
+                raise TrainError(
+                    f"sim.final_overrides: {key} needs a number here and in sim.training_overrides, to start from"
+                )
 
-    def for_training(self) -> SimCfg:
-        """What training's own simulator is made with."""
-        return replace(self, overrides=(*self.overrides, *self.training_overrides), training_overrides=())
+    def for_training(self, progress: float = 0.0) -> SimCfg:
+        """What training's own simulator is made with at `progress` in [0, 1] of the run."""
+        begin, end = self.final_span
+        share = min(max((progress - begin) / (end - begin), 0.0), 1.0)
+        finals = dict(map(_number, self.final_overrides))
+        now: list[str] = []
+        for one in self.training_overrides:
+            key, start = _number(one)
+            final = finals.get(key)
+            now.append(one if start is None or final is None else f"{key}={start + share * (final - start)}")
+        return replace(self, overrides=(*self.overrides, *now), training_overrides=(), final_overrides=())
 
     def refuse(self, backend: str, *, but: Collection[str] = ()) -> None:
         """TrainError where something is set, in the name of a simulator that takes none of it, `but` some."""
@@ -47,6 +69,15 @@ class SimCfg:
                 raise TrainError(f"sim.{name} is for simulators with tasks of Python; {backend} has no use for it")
         if self.render:
             raise TrainError(f"{backend} draws nothing while it trains; `trudi eval RUN --video FILE` films EnvPool's runs")
+
+
+def _number(override: str) -> tuple[str, float | None]:
+    """Key and value of KEY=VALUE; None for a value that is no number."""
+    key, _, text = override.partition("=")
+    try:
+        return key, float(text)
+    except ValueError:
+        return key, None
 
 
 @dataclass(frozen=True)
