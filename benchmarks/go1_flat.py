@@ -2,7 +2,7 @@
 
     trudi train --config go1_flat --seed 0 --out RUN           # so do --algo ppo and --algo reppo for the same time
     python benchmarks/go1_flat.py RUN [RUN ...] [--episodes 128] [--seconds 10]
-    python benchmarks/go1_flat.py --render                     # go1_flat.md and .png from go1_flat.json
+    python benchmarks/go1_flat.py                              # go1_flat.md and .png again from go1_flat.json
 
 Returns are of the task as MuJoCo Playground defines it, whatever a run's `sim.training_overrides` changed while it trained.
 Commands are a grid, each held by a robot of its own for `--seconds` with the task's noise; the first second is not counted.
@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from mjlab_go1 import command_table
 
 from trudi.train.agent import Agent
 from trudi.train.config import differences, load_config
@@ -55,14 +56,14 @@ def measure(path: Path, episodes: int, seconds: float) -> dict[str, Any]:
     return {
         "algo": cfg.algo,
         "seed": cfg.seed,
-        "commit": about["git_commit"],
+        "commit": about["git_commit"] or "unknown",
         "settings": {key: mine for key, (_, mine) in differences(load_config(PRESET, None), cfg).items()},
         "env_steps": saved.counters.env_steps,
         "minutes": saved.counters.elapsed_s / 60.0,
         "return": {"mean": result.mean, "low": low, "high": high, "episodes": episodes},
         "fell": int((result.lengths < env.max_episode_steps).sum()),
         "curve": curve(rows),
-        "shares": shares(rows),
+        "learning": 1.0 - collecting(rows, cfg.steps_per_iteration),
         "follow": follow(agent, sampler, cfg.task, seconds),
     }
 
@@ -100,11 +101,10 @@ def curve(rows: list[dict[str, float]]) -> list[dict[str, float]]:
     return [{short: row[key] for key, short in keys.items() if key in row} for row in kept]
 
 
-def shares(rows: list[dict[str, float]]) -> dict[str, float]:
-    """Where the time went: collecting (simulator and sampling) and the rest of an iteration, learning."""
-    collect = sum(row["time/collect_s"] for row in rows)
-    whole = sum(row["time/env_steps"] for row in rows[:1]) * sum(1.0 / row["time/steps_per_s"] for row in rows)
-    return {"collect": collect / whole, "learn": 1.0 - collect / whole}
+def collecting(rows: list[dict[str, float]], steps: int) -> float:
+    """The share of an iteration's time, over all iterations of so many steps, that simulator and sampling take."""
+    timed = [row for row in rows if "time/collect_s" in row]  # cloning a given policy is logged as an iteration, too
+    return sum(row["time/collect_s"] for row in timed) / sum(steps / row["time/steps_per_s"] for row in timed)
 
 
 def render(known: dict[str, Any]) -> None:
@@ -123,9 +123,7 @@ def render(known: dict[str, Any]) -> None:
         changed = ", ".join(f"{key} {value}" for key, value in run["settings"].items()) or "none"
         lines.append(f"- {name}: commit {run['commit'][:7]}; settings other than the preset's: {changed}")
     for name, run in known["runs"].items():
-        lines += ["", f"## {name}", "", "| command (forward, left, turning) | velocity |", "|---|---|"]
-        rows = zip(run["follow"]["command"], run["follow"]["mean_velocity"], strict=True)
-        lines += [f"| {', '.join(f'{v:g}' for v in asked)} | {', '.join(f'{v:.2f}' for v in got)} |" for asked, got in rows]
+        lines += ["", f"## {name}", "", *command_table(run["follow"])]
     lines += ["", "![Curves](go1_flat.png)", ""]
     (HERE / "go1_flat.md").write_text("\n".join(lines))
     figure = Figure(figsize=(8, 3.2), layout="constrained")
@@ -147,15 +145,14 @@ def row(name: str, run: dict[str, Any]) -> str:
     errors = " | ".join(f"{value:.3f}" for value in found["error"])
     falls = f"{found['falls']} in {found['robot_seconds']:.0f} s"
     spent = f"{run['env_steps'] / 1e6:.1f} | {run['minutes']:.0f}"
-    return f"| {name} | {spent} | {earned} | {errors} | {falls} | {run['shares']['learn']:.0%} |"
+    return f"| {name} | {spent} | {earned} | {errors} | {falls} | {run['learning']:.0%} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", type=Path, nargs="*")
+    parser.add_argument("runs", type=Path, nargs="*", help="run folders; none: only write the report again")
     parser.add_argument("--episodes", type=int, default=128, help="whole episodes of the task")
     parser.add_argument("--seconds", type=float, default=10.0, help="how long each command of the grid is held")
-    parser.add_argument("--render", action="store_true", help="measure nothing")
     args = parser.parse_args()
     path = HERE / "go1_flat.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": {}}
@@ -164,9 +161,10 @@ def main() -> None:
         found = measure(run, args.episodes, args.seconds)
         known["runs"][f"{found['algo']} {found['seed']}"] = found
         print(f"{run}: return {found['return']['mean']:.2f}, errors {found['follow']['error']}")
-        if not args.render:
-            known |= {"machine": machine(), "command": "python benchmarks/go1_flat.py RUN ..."}
-            path.write_text(json.dumps(known, indent=1) + "\n")
+        known |= {"machine": machine(), "command": "python benchmarks/go1_flat.py RUN ..."}
+        path.write_text(json.dumps(known, indent=1) + "\n")
+    if not known["runs"]:
+        parser.error("nothing was measured yet: name a run")
     render(known)
 
 

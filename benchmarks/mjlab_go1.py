@@ -93,6 +93,13 @@ def settings(run: TrainedRun) -> dict[str, Any]:
     return {key: mine for key, (_, mine) in changed.items()}
 
 
+def command_table(found: dict[str, Any]) -> list[str]:
+    """Lines of a table: each command and the mean velocity under it."""
+    rows = zip(found["command"], found["mean_velocity"], strict=True)
+    cells = [f"| {', '.join(f'{v:g}' for v in asked)} | {', '.join(f'{v:.2f}' for v in got)} |" for asked, got in rows]
+    return ["| command (vx, vy, wz) | velocity |", "|---|---|", *cells]
+
+
 def render(runs: dict[str, Any]) -> None:
     """The report's text and picture."""
     from matplotlib.figure import Figure
@@ -124,9 +131,7 @@ def render(runs: dict[str, Any]) -> None:
         errors = f"{mae['forward']:.3f} | {mae['sideways']:.3f} | {mae['turning']:.3f}"
         lines.append(f"| {name} | {errors} | {found['falls']} | {found['robot_seconds']:.0f} |")
     for name, run in runs["runs"].items():
-        lines += ["", f"## {name}", "", "| command (vx, vy, wz) | velocity |", "|---|---|"]
-        rows = zip(run["follow"]["command"], run["follow"]["mean_velocity"], strict=True)
-        lines += [f"| {', '.join(f'{v:g}' for v in asked)} | {', '.join(f'{v:.2f}' for v in got)} |" for asked, got in rows]
+        lines += ["", f"## {name}", "", *command_table(run["follow"])]
     lines += ["", "![Curves](mjlab_go1.png)", ""]
     (HERE / "mjlab_go1.md").write_text("\n".join(lines))
     figure = Figure(figsize=(8, 3.2), layout="constrained")
