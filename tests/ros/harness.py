@@ -277,15 +277,18 @@ class Bench:
         return json.loads(message)
 
     def stood_still(self):
-        """What the simulated robot says of times at which the machine did not let it run; empty where there were none."""
-        return [note for note in self.report()["notes"] if "fell behind the wall clock" in note]
+        """What the robot, simulated or played by the test, says of times at which the machine did not let it run."""
+        notes = [f"{behind_s:.2f} s behind" for driver in self._drivers for behind_s in driver.behind]
+        if self._exists(f"{SIM}/report"):
+            notes += [note for note in self.report()["notes"] if "fell behind the wall clock" in note]
+        return notes
 
     # Going somewhere.
 
     def ready(self):
         """Configured and activated: STANDBY.
 
-        An overrun fails, unless the simulated robot says that the machine did not let it run either: reset, once.
+        An overrun fails, unless the robot, another process, says that the machine did not let it run either: reset, once.
         """
         assert self.transition("configure"), self.said()
         assert self.transition("activate"), self.said()
@@ -388,11 +391,17 @@ class Bench:
             self.diagnostics[status.name] = status
 
 
+BEHIND_S = 0.1
+"""For so long a thread that only waits for its time does not run where the machine stands still."""
+
+
 class Player:
     """A node of the test's own that does the same thing again and again, until `stop`."""
 
     def __init__(self, rate_hz):
         self.rate_hz = rate_hz
+        self.behind = []
+        """By how much it came late, where that was more than `BEHIND_S`; s."""
         self._node = Node(f"player_{id(self):x}")
         self._ending = False
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -407,8 +416,10 @@ class Player:
         due = time.monotonic()
         while not self._ending:
             self.publish()
-            due = max(due + 1.0 / self.rate_hz, time.monotonic() - 0.1)
+            due = max(due + 1.0 / self.rate_hz, time.monotonic() - BEHIND_S)
             time.sleep(max(0.0, due - time.monotonic()))
+            if (late_s := time.monotonic() - due) > BEHIND_S:
+                self.behind.append(late_s)
 
 
 class Repeater(Player):
