@@ -141,7 +141,8 @@ def grid(walker: Walker, seconds: float) -> dict[str, Any]:
     lives: list[Life] = []
     for command in sorted(wanted):
         lives.append(walker.follow(np.tile(command, (steps, 1))))
-        settled = lives[-1].velocity[round(walker.cfg.settle_s / lives[-1].period_s) :]
+        told = np.all(lives[-1].command == command, axis=1).nonzero()[0]  # not while the policy was blended in
+        settled = lives[-1].velocity[told[round(walker.cfg.settle_s / lives[-1].period_s) :]]
         mean = settled.mean(0).round(3).tolist() if len(settled) else None
         rows.append({"command": command, "mean": mean, "ended": lives[-1].ended, "seconds": lives[-1].seconds})
     return {"figures": walker.figures(lives).to_json(), "mass_kg": walker.mass_kg, "commands": rows}

@@ -227,6 +227,18 @@ def test_a_new_command_ends_staleness():
     assert shown(bench) == [1.0, 0.0, 0.0] and not bench.controller.commands_stale
 
 
+def test_a_policy_that_is_being_blended_in_is_told_to_stand():
+    """At 50 Hz over 0.1 s: five ticks at 0 to 0.8 of the policy; then what was commanded all the time."""
+    bench = Bench(file=quick(fade_in_s=0.1), rate_hz=50.0).to(State.STAND)
+    seen = []
+    for tick in range(7):
+        bench.command(1.0, 0.5, 0.25)
+        bench.activate() if tick == 0 else bench.tick()
+        seen.append(shown(bench))
+        assert bench.at is State.ACTIVE and not bench.controller.commands_stale
+    assert seen == [[0.0, 0.0, 0.0]] * 5 + [[1.0, 0.5, 0.25]] * 2
+
+
 # --- Halting before a stop ---
 
 

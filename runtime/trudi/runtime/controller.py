@@ -244,6 +244,11 @@ class Controller:
         """Whether a control step begins in this slot, or would under a policy."""
         return (slot - max(self._next_step, 0)) % self.decimation == 0
 
+    def blend(self, now_ns: int) -> float:
+        """The policy's part of what is commanded, 0 to 1: below 1 it is being blended in, over `fade_in_s` from START on."""
+        fade_ns = self.file.fade_in_s * 1e9 if self.contract.robot is not None else 0.0
+        return min((now_ns - self._active_ns) / fade_ns, 1.0) if fade_ns else 1.0
+
     @property
     def commands(self) -> list[NDArray[np.float64]]:
         """The commands as they were given, each (elements,)."""
@@ -304,15 +309,20 @@ class Controller:
         return None
 
     def _follow_commands(self, now_ns: int) -> bool:
-        """Shows the policy its commands, stale ones as neutral; False where it has halted, and the robot stands instead."""
+        """Shows the policy its commands; False where it has halted, and the robot stands instead.
+
+        They are neutral where they are stale, while it is blended in, and while it halts: a policy that is told to run
+        while its actions are half of themselves falls.
+        """
         self.commands_stale = False
+        withheld = self.blend(now_ns) < 1.0
         for index, command in enumerate(self.contract.commands):
             at_ns, shown = self._command_ns[index], self.observer.commands[index]
             age_s = math.inf if at_ns is None else (now_ns - at_ns) * 1e-9
             if age_s > self.limits.command_lost_s and self._leaving is None:
                 self._leaving = Event.COMMAND_LOST
             self.commands_stale = self.commands_stale or age_s > command.timeout_s
-            if age_s > command.timeout_s or self._leaving is not None:
+            if age_s > command.timeout_s or withheld or self._leaving is not None:
                 shown[:] = command.neutral
                 continue
             for place, (low, high) in enumerate(command.range):
@@ -412,9 +422,7 @@ class Controller:
         self.target += self._ramp_from
 
     def _policy_command(self, now_ns: int) -> JointCommand:
-        policy = self._between()
-        fade_ns = self.file.fade_in_s * 1e9 if self.contract.robot is not None else 0.0
-        weight = min((now_ns - self._active_ns) / fade_ns, 1.0) if fade_ns else 1.0
+        policy, weight = self._between(), self.blend(now_ns)
         if self._by_position:
             self.target[:] = policy if weight == 1.0 else self._pose + weight * (policy - self._pose)
             return self._writer.act(self.target)

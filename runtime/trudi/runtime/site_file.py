@@ -69,7 +69,8 @@ class SiteFile(Model):
     stand_speed: Positive = 1.5
     """Fastest motion of any target on that way; rad/s or m/s."""
     fade_in_s: NonNegative = 1.0
-    """Time over which the policy's targets are blended in; s. Tasks without a robot have none."""
+    """Time over which the policy's targets are blended in, and it is shown neutral commands; s. Tasks without a robot have
+    none."""
     halt_s: NonNegative = 1.0
     """How long the policy is shown neutral commands before STOP (or lost commands) makes the robot stand; s. With feet in
     the air, the way to the default pose would let it fall over. Time for which they were neutral before counts."""

@@ -185,6 +185,12 @@ def test_a_robot_that_falls_stands_up_again_and_its_time_goes_on(go1):
     assert report.violation_count == 0, report.violations
 
 
+def test_a_command_counts_from_when_the_policy_is_shown_it(go1):
+    """For the second in which the policy is blended in, 50 control steps, that is neutral."""
+    walk = Walker(*go1, MujocoCfg()).follow(np.tile((0.5, 0.2, 0.1), (100, 1)))
+    assert walk.command[:50].tolist() == [[0.0, 0.0, 0.0]] * 50 and walk.command[50:].tolist() == [[0.5, 0.2, 0.1]] * 50
+
+
 def test_a_robot_that_lies_has_fallen_though_it_is_upright(go1):
     """On its trunk and level: low enough to touch, not below half of its height; half a second of it is a fall."""
     cfg = WalkCfg(fall_height=0.01, lie_s=0.1)

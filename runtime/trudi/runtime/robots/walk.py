@@ -63,7 +63,7 @@ class Life:
     period_s: float
     """Of a control step; the arrays have a row each."""
     command: Float64
-    """(steps, 3); m/s, m/s, rad/s."""
+    """(steps, 3), as the policy was shown it: neutral while it is blended in; m/s, m/s, rad/s."""
     velocity: Float64
     """(steps, 3), at the end of each step; m/s, m/s, rad/s."""
     power: Float64
@@ -236,11 +236,13 @@ class Walker:
     def follow(self, course: Float64) -> Life:
         """Stands the robot up in its initial pose and gives it `course`, a command (steps, 3) for each control step.
 
+        While the policy is blended in, the time of the course passes, and the runtime shows it neutral commands instead.
         A life without any step is one of a robot that was stopped, or fell, while it stood up.
         """
         lock, commands = self.lock, [list(values) for values in self._neutral]
         commands[self._place] = course[0].tolist()
-        rows: list[tuple[Float64, float, Float64]] = []
+        rows: list[tuple[Float64, Float64, float, Float64]] = []
+        shown = lock.controller.observer.commands[self._place]
         ended, lying_s, period_s = None, 0.0, lock.contract.control_period_s
         started = lock.start(commands)
         if not started:
@@ -252,15 +254,15 @@ class Walker:
             if not drives:
                 ended = self._stop()
                 break
-            rows.append((self.velocity, self._energy / period_s, lock.controller.action.copy()))
+            rows.append((shown.copy(), self.velocity, self._energy / period_s, lock.controller.action.copy()))
             lying_s = lying_s + period_s if self.lies else 0.0
             if self.fallen or lying_s > self.cfg.lie_s:
                 ended = FALL
                 break
         count, m = len(rows), lock.contract.action.size
-        velocity, power, action = zip(*rows, strict=True) if rows else ((), (), ())
-        shapes = np.array(velocity).reshape(count, 3), np.array(power), np.array(action).reshape(count, m)
-        return Life(period_s, course[:count].copy(), *shapes, ended=ended)
+        seen, velocity, power, action = zip(*rows, strict=True) if rows else ((), (), (), ())
+        shapes = [np.array(part, float).reshape(count, 3) for part in (seen, velocity)]
+        return Life(period_s, *shapes, np.array(power), np.array(action).reshape(count, m), ended=ended)
 
     def roam(self, seconds: float, *, every_s: float = 4.0, seed: int = 0) -> list[Life]:
         """Random commands, a new one each `every_s`; after a fall or a stop it stands up and the course goes on.
