@@ -127,7 +127,8 @@ def roam(walker: Walker, seconds: float, seed: int) -> dict[str, Any]:
 def ending(life: Life) -> dict[str, Any]:
     """How a life ended: under which command, for how long it had been given, and the one before it."""
     changes = [0, *(np.flatnonzero(np.any(np.diff(life.command, axis=0), axis=1)) + 1).tolist()]
-    before = life.command[changes[-1] - 1] if len(changes) > 1 else np.zeros(3)
+    held = [change for change, after in itertools.pairwise(changes) if after - change > 1]  # others are of a ramp
+    before = life.command[held[-1]] if held else np.zeros(3)
     held_s = (len(life.command) - changes[-1]) * life.period_s
     commands = {"command": life.command[-1].round(2).tolist(), "before": before.round(2).tolist()}
     return {"how": life.ended, "life_s": round(life.seconds, 2), "held_s": round(held_s, 2), **commands}

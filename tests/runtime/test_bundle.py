@@ -188,12 +188,12 @@ def test_names_that_are_not_written(tmp_path, go1, name):
 
 
 def test_a_contract_of_a_newer_schema_is_not_written(tmp_path, go1):
-    with pytest.raises(BundleError, match=r"read from schema 1\.7, whose new fields 1\.2 would lose"):
+    with pytest.raises(BundleError, match=r"read from schema 1\.7, whose new fields 1\.3 would lose"):
         write_bundle(tmp_path / "x", go1.model_copy(update={"schema_version": "1.7"}), go1_files())
 
 
 def test_a_bundle_of_the_first_schema_is_read(folder):
-    """What 1.1 and 1.2 added is optional: kinds of terms, the clock of a phase, a student's divergence."""
+    """What 1.1 to 1.3 added is optional: kinds of terms, the clock of a phase, a student's divergence, commands' slew."""
     values = go1_values() | {"schema_version": "1.0"}
     files = {name: (folder / name).read_bytes() for name in ("golden.npz", "policy.onnx")}
     for name, data in with_manifest(files | {"bundle.json": json.dumps(values).encode()}).items():

@@ -239,6 +239,37 @@ def test_a_policy_that_is_being_blended_in_is_told_to_stand():
     assert seen == [[0.0, 0.0, 0.0]] * 5 + [[1.0, 0.5, 0.25]] * 2
 
 
+def test_a_command_that_jumps_is_shown_as_a_ramp():
+    """Ranges of 3 m/s, 1.6 m/s and 2.4 rad/s crossed in 0.3 s at best, at 50 Hz: fifteenths of each, 0.2, 0.107 and 0.16."""
+    bench = Bench(file=quick(safety=SiteSafety(command_slew_s=0.3)), rate_hz=50.0).to(State.ACTIVE)
+    seen = []
+    for given in [(0.5, 0.05, 0.0)] * 3 + [(-1.5, 0.05, 0.3)] * 3:
+        bench.command(*given)
+        bench.tick()
+        seen.append(shown(bench))
+    expected = [(0.2, 0.05, 0.0), (0.4, 0.05, 0.0), (0.5, 0.05, 0.0), (0.3, 0.05, 0.16), (0.1, 0.05, 0.3), (-0.1, 0.05, 0.3)]
+    assert seen == [pytest.approx(row, abs=1e-6) for row in expected]  # float32 in the observation
+    # A stop takes it back to neutral as gently, and the halt counts from there.
+    bench.tick(ask=Event.STOP)
+    assert shown(bench) == pytest.approx([0.0, 0.0, 0.14], abs=1e-6) and bench.controller.halting
+    bench.tick()
+    assert shown(bench) == [0.0, 0.0, 0.0] and bench.at is State.ACTIVE
+
+
+def test_a_policy_that_is_started_again_is_shown_no_command_of_before():
+    bench = driven(safety=SiteSafety(command_slew_s=10.0), halt_s=0.0)
+    for _ in range(50):
+        bench.command(1.0, 0.5, 0.25)
+        bench.tick()
+    assert shown(bench)[0] > 0.2
+    bench.tick(ask=Event.STOP)
+    while bench.controller.ramp_left_s(bench.now_ns) > 0.0:
+        bench.tick()
+    bench.command(0.0, 0.0, 0.0)
+    bench.activate()
+    assert shown(bench) == [0.0, 0.0, 0.0]
+
+
 # --- Halting before a stop ---
 
 

@@ -123,6 +123,7 @@ NUMBERS = [
     ("state_age_warn_s", 0.05, 0.08),
     ("state_age_lost_s", 0.3, 0.4),
     ("command_lost_s", 1.0, 1.5),
+    ("command_slew_s", 2.0, 1.0),
     ("max_overruns_in_row", 2, 3),
     ("max_tilt_rad", 0.5, 0.6),
     ("max_action_rate_per_s", 10.0, 20.0),

@@ -34,7 +34,7 @@ from trudi.runtime.model import (
 )
 from trudi.runtime.paths import FileName
 
-SCHEMA_VERSION = "1.2"
+SCHEMA_VERSION = "1.3"
 
 
 class Task(Model):
@@ -126,6 +126,9 @@ class Safety(Model):
     """Age of the robot's state that is a fault; s."""
     command_lost_s: Positive = 2.0
     """Age of a command after which the robot stands; no shorter than any command's timeout_s; s."""
+    command_slew_s: Positive | None = None
+    """Shortest time in which a command crosses its whole range: one that jumps is shown to the policy as a ramp of that
+    steepness; s. Null: at once."""
     max_overruns_in_row: Annotated[Int, Field(ge=1, le=1000)] = 5
     """Control periods missed one after the other that are a fault."""
     max_tilt_rad: Annotated[Float, Field(gt=0, le=3.1416)] | None = 1.0

@@ -312,21 +312,24 @@ class Controller:
         """Shows the policy its commands; False where it has halted, and the robot stands instead.
 
         They are neutral where they are stale, while it is blended in, and while it halts: a policy that is told to run
-        while its actions are half of themselves falls.
+        while its actions are half of themselves falls. None changes faster than `command_slew_s` allows.
         """
         self.commands_stale = False
         withheld = self.blend(now_ns) < 1.0
+        # Ticks that were missed count for nothing: the ramp is then less steep.
+        part = self.period_ns * 1e-9 / self.limits.command_slew_s if self.limits.command_slew_s else math.inf
         for index, command in enumerate(self.contract.commands):
             at_ns, shown = self._command_ns[index], self.observer.commands[index]
             age_s = math.inf if at_ns is None else (now_ns - at_ns) * 1e-9
             if age_s > self.limits.command_lost_s and self._leaving is None:
                 self._leaving = Event.COMMAND_LOST
             self.commands_stale = self.commands_stale or age_s > command.timeout_s
-            if age_s > command.timeout_s or withheld or self._leaving is not None:
-                shown[:] = command.neutral
-                continue
+            is_neutral = age_s > command.timeout_s or withheld or self._leaving is not None
+            given = command.neutral if is_neutral else self._commands[index]
             for place, (low, high) in enumerate(command.range):
-                shown[place] = min(max(self._commands[index][place], low), high)
+                wanted, most = min(max(given[place], low), high), part * (high - low) if high > low else 0.0
+                step = wanted - shown[place]
+                shown[place] = wanted if abs(step) <= most else shown[place] + math.copysign(most, step)
             if any(value != neutral for value, neutral in zip(shown, command.neutral, strict=True)):
                 self._driven_ns = now_ns
         if self._leaving is None or self._drives(now_ns):
@@ -453,6 +456,8 @@ class Controller:
                 array[:] = self._pose if self._by_position else 0.0
             self._active_ns, self._next_step, self._awaited = now_ns, -1, False
             self._leaving, self._driven_ns = None, LONG_AGO_NS
+            for command, shown in zip(self.contract.commands, self.observer.commands, strict=True):
+                shown[:] = command.neutral
 
     def _begin_ramp(self, motors: Motors, now_ns: int) -> None:
         if self.contract.robot is None:

@@ -24,6 +24,8 @@ class Thresholds:
     state_age_warn_s: float
     state_age_lost_s: float
     command_lost_s: float
+    command_slew_s: float
+    """0: commands may jump."""
     max_overruns_in_row: int
     max_tilt_rad: float | None
     max_action_rate_per_s: float | None
@@ -119,6 +121,7 @@ def combine(contract: Contract, robot: RobotDescription, file: SiteFile) -> Thre
         state_age_warn_s=_lowest(safety.state_age_warn_s, site.state_age_warn_s),
         state_age_lost_s=_lowest(safety.state_age_lost_s, site.state_age_lost_s),
         command_lost_s=_lowest(safety.command_lost_s, site.command_lost_s),
+        command_slew_s=max(safety.command_slew_s or 0.0, site.command_slew_s or 0.0),
         max_overruns_in_row=min(safety.max_overruns_in_row, site.max_overruns_in_row or safety.max_overruns_in_row),
         max_tilt_rad=_finite(_lowest(safety.max_tilt_rad, site.max_tilt_rad)),
         max_action_rate_per_s=_finite(_lowest(safety.max_action_rate_per_s, site.max_action_rate_per_s)),

@@ -43,6 +43,8 @@ class SiteSafety(Model):
     """Age of the robot's state that is a fault; s."""
     command_lost_s: Positive | None = None
     """Age of a command after which the robot stands; s."""
+    command_slew_s: Positive | None = None
+    """Shortest time in which a command crosses its whole range; the longer counts; s."""
     max_overruns_in_row: Annotated[Int, Field(ge=1, le=1000)] | None = None
     """Control periods missed one after the other that are a fault."""
     max_tilt_rad: Annotated[Float, Field(gt=0, le=3.1416)] | None = None
