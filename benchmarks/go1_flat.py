@@ -28,7 +28,7 @@ from trudi.train.config import differences, load_config
 from trudi.train.devices import configure_cpu
 from trudi.train.envs.base import SimCfg
 from trudi.train.envs.registry import make_env
-from trudi.train.evaluation import Acting, EvalCfg, Sampler, evaluate, make_act
+from trudi.train.evaluation import Act, Acting, EvalCfg, Sampler, evaluate, make_act
 from trudi.train.runfolder import RunFolder, machine, read_metrics
 from trudi.train.trained import agent_of
 
@@ -40,6 +40,25 @@ SETTLE_S = 1.0
 COMMAND = slice(45, 48)  # of `state`
 TRUE_LINEAR, TRUE_TURNING = slice(57, 59), slice(50, 51)  # of `privileged_state`: the sensors without noise
 CURVE_POINTS = 60
+
+
+class Still:
+    """Acts by zeros: the robot stands in its default pose, whatever is asked of it."""
+
+    def __init__(self, action_size: int) -> None:
+        self._size = action_size
+
+    def make_act(self, sampler: Sampler, generator: torch.Generator) -> Act:
+        return lambda observation: observation.actor.new_zeros(len(observation.actor), self._size)
+
+
+def standing(episodes: int) -> dict[str, float]:
+    """What standing still earns in the episodes of `measure`."""
+    cfg = load_config(PRESET, None)
+    env = make_env(cfg.task, episodes, cfg.evaluation.seed, device=torch.device("cpu"), stagger=False)
+    result = evaluate(Still(env.action_size), env, EvalCfg(episodes=episodes, seed=cfg.evaluation.seed))
+    low, high = result.confidence_interval()
+    return {"mean": result.mean, "low": low, "high": high, "episodes": episodes}
 
 
 def measure(path: Path, episodes: int, seconds: float) -> dict[str, Any]:
@@ -117,6 +136,8 @@ def render(known: dict[str, Any]) -> None:
     lines += ["|---|---|---|---|---|---|---|---|---|---|"]
     lines += [row(name, run) for name, run in known["runs"].items()]
     lines += ["", "Return: of the task as it is, with its 95 % interval, and how many of those episodes ended early."]
+    still = known["still"]
+    lines += [f"Standing still earns {still['mean']:.2f} [{still['low']:.2f}, {still['high']:.2f}] in the same episodes."]
     lines += [f"Errors: of mean velocities over {commands} commands; the target is {TARGET[0]} m/s and {TARGET[2]} rad/s."]
     lines += ["Learning: its share of the training's time; the rest is the simulator and sampling.", ""]
     for name, run in known["runs"].items():
@@ -157,9 +178,12 @@ def main() -> None:
     path = HERE / "go1_flat.json"
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"runs": {}}
     configure_cpu()
+    if args.runs:
+        known["still"] = standing(args.episodes)
     for run in args.runs:
         found = measure(run, args.episodes, args.seconds)
-        known["runs"][f"{found['algo']} {found['seed']}"] = found
+        made = "student of " if (run / "distill.json").exists() else ""
+        known["runs"][f"{made}{found['algo']} {found['seed']}"] = found
         print(f"{run}: return {found['return']['mean']:.2f}, errors {found['follow']['error']}")
         known |= {"machine": machine(), "command": "python benchmarks/go1_flat.py RUN ..."}
         path.write_text(json.dumps(known, indent=1) + "\n")

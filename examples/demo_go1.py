@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-BUNDLE, COURSE = Path("zoo") / "go1_mjlab_flat", Path("examples") / "go1_course.yaml"
+BUNDLE, COURSE = Path("zoo") / "go1_flat", Path("examples") / "go1_course.yaml"
 SECONDS = os.environ.get("TRUDI_DEMO_SECONDS", "60")
 
 

@@ -14,8 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "ros2_ws" / "src" / "trudi_runtime"
-BUNDLE, COURSE = ROOT / "zoo" / "go1_mjlab_flat", ROOT / "examples" / "go1_course.yaml"
-TASK, ROBOT = "Mjlab-Velocity-Flat-Unitree-Go1", PACKAGE / "config" / "mjlab_go1.yaml"
+BUNDLE, COURSE = ROOT / "zoo" / "go1_flat", ROOT / "examples" / "go1_course.yaml"
+TASK, ROBOT = "MuJoCoPlayground/Go1JoystickFlatTerrain-v1", PACKAGE / "config" / "unitree_go1.yaml"
 SECONDS = float(os.environ.get("TRUDI_DEMO_SECONDS", "60"))
 PERIOD_S, PATIENCE_S = 0.05, 30.0
 

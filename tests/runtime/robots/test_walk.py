@@ -276,14 +276,27 @@ def test_what_cannot_walk_is_refused(go1, tmp_path):
         LockStep(*go1, MujocoCfg(), ticks_per_step=3)
 
 
-def test_the_zoos_go1_walks():
-    pytest.importorskip("mjlab")
-    with Bundle.open(ZOO / "go1_mjlab_flat") as bundle:
-        walker = Walker(
-            bundle.contract, choose(bundle, ("onnx",)).engine, MujocoCfg(task=f"mjlab:{bundle.contract.task.id}")
-        )
+@pytest.mark.parametrize("name", ["go1_flat", "go1_flat_int8", "go1_mjlab_flat"])
+def test_the_zoos_go1s_walk(name):
+    with Bundle.open(ZOO / name) as bundle:
+        task = bundle.contract.task
+        if task.backend == "mjlab":
+            pytest.importorskip("mjlab")
+        walker = Walker(bundle.contract, choose(bundle, ("onnx",)).engine, MujocoCfg(task=f"{task.backend}:{task.id}"))
     lives = [walker.follow(np.tile(command, (250, 1))) for command in ((0.5, 0.0, 0.0), (0.0, 0.0, 0.5))]
     figures = walker.figures(lives)
     assert figures.walks(walker.cfg), figures
     assert 11.0 < walker.mass_kg < 14.0 and 0.05 < figures.transport_cost < 3.0
     assert all(before.ended is None for before in lives) and list(itertools.chain(figures.stops)) == []
+
+
+def test_the_go1_trained_on_a_cpu_bears_what_its_card_says():
+    """Twenty seconds of random commands of its whole range each: as it is, and 24 ms late on slippery ground."""
+    with Bundle.open(ZOO / "go1_flat") as bundle:
+        contract, engine = bundle.contract, choose(bundle, ("onnx",)).engine
+    assert contract.safety.command_slew_s == 2.0 and contract.safety.state_age_warn_s == 0.03
+    for robot in (MujocoCfg(seed=20), MujocoCfg(seed=20, command_latency_s=0.024, variation=Variation(friction=0.6))):
+        walker = Walker(contract, engine, robot)
+        figures = walker.figures(walker.roam(20.0, seed=20))
+        assert figures.walks(walker.cfg), figures
+        assert walker.lock.robot.report().violation_count == 0
