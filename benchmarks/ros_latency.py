@@ -274,7 +274,7 @@ def bundle_at(rate: int, source: Path, folder: Path) -> Path:
         safety = contract.safety.model_copy(update={"max_overruns_in_row": patience})
         changed = {"control_period_s": 1.0 / rate, "schema_version": SCHEMA_VERSION, "safety": safety}
         contract = contract.model_copy(update=changed)
-        files = {name: bundle.read(name) for name in bundle.files if name in ("golden.npz", bundle.contract.graph.file)}
+        files = {name: bundle.read(name) for name in bundle.files if name != "bundle.json"}
         return Path(write_bundle(folder / f"at_{rate}", contract, files))
 
 

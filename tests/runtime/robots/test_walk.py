@@ -276,7 +276,7 @@ def test_what_cannot_walk_is_refused(go1, tmp_path):
         LockStep(*go1, MujocoCfg(), ticks_per_step=3)
 
 
-@pytest.mark.parametrize("name", ["go1_flat", "go1_flat_int8", "go1_mjlab_flat"])
+@pytest.mark.parametrize("name", ["go1_flat", "go1_mjlab_flat"])
 def test_the_zoos_go1s_walk(name):
     with Bundle.open(ZOO / name) as bundle:
         task = bundle.contract.task

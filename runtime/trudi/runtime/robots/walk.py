@@ -261,7 +261,7 @@ class Walker:
                 break
         count, m = len(rows), lock.contract.action.size
         seen, velocity, power, action = zip(*rows, strict=True) if rows else ((), (), (), ())
-        shapes = [np.array(part, float).reshape(count, 3) for part in (seen, velocity)]
+        shapes = np.array(seen).reshape(count, 3), np.array(velocity).reshape(count, 3)
         return Life(period_s, *shapes, np.array(power), np.array(action).reshape(count, m), ended=ended)
 
     def roam(self, seconds: float, *, every_s: float = 4.0, seed: int = 0) -> list[Life]:
