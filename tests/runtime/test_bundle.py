@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from trudi.runtime import writing
 from trudi.runtime.bundle import Bundle
+from trudi.runtime.contract import SCHEMA_VERSION
 from trudi.runtime.errors import BundleError
 from trudi.runtime.reading import contract_json
 from trudi.runtime.writing import write_bundle
@@ -190,6 +191,11 @@ def test_names_that_are_not_written(tmp_path, go1, name):
 def test_a_contract_of_a_newer_schema_is_not_written(tmp_path, go1):
     with pytest.raises(BundleError, match=r"read from schema 1\.7, whose new fields 1\.3 would lose"):
         write_bundle(tmp_path / "x", go1.model_copy(update={"schema_version": "1.7"}), go1_files())
+
+
+def test_a_contract_of_an_older_schema_is_written_as_this_one(tmp_path, go1):
+    with Bundle.open(write_bundle(tmp_path / "x", go1.model_copy(update={"schema_version": "1.0"}), go1_files())) as bundle:
+        assert bundle.contract == go1 and bundle.contract.schema_version == SCHEMA_VERSION
 
 
 def test_a_bundle_of_the_first_schema_is_read(folder):

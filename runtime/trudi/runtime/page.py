@@ -164,7 +164,7 @@ def _safety(contract: Contract) -> str:
     rows = [
         ("state age", f"warns at {safety.state_age_warn_s} s, lost at {safety.state_age_lost_s} s"),
         ("command age", f"lost at {safety.command_lost_s} s"),
-        ("command slew", f"{safety.command_slew_s} s across its range" if safety.command_slew_s is not None else NONE),
+        ("slew", f"{safety.command_slew_s} s across a command's range" if safety.command_slew_s is not None else NONE),
         ("overruns", f"{safety.max_overruns_in_row} in a row"),
         ("tilt", f"{safety.max_tilt_rad} rad" if safety.max_tilt_rad is not None else NONE),
         ("action rate", f"{safety.max_action_rate_per_s} 1/s" if safety.max_action_rate_per_s is not None else NONE),

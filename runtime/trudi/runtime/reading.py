@@ -90,7 +90,7 @@ def parse_contract(values: Values, where: str = "contract") -> tuple[Contract, t
     BundleError on a newer major schema, an unknown field of this or an older schema, a wrong type, a value out of
     bounds, and parts that contradict each other.
     """
-    newer = _check_version(values.get("schema_version"), where)
+    newer = is_newer_schema(values.get("schema_version"), where)
     known, unknown = split_unknown(Contract, values, "")
     if unknown and not newer:
         raise BundleError(f"{where}: {unknown[0].explain()}")
@@ -117,7 +117,7 @@ def explain(error: ValidationError) -> str:
     return f"{key}: {reason}{shown}" if key else f"{reason}{shown}"
 
 
-def _check_version(version: object, where: str) -> bool:
+def is_newer_schema(version: object, where: str) -> bool:
     """Whether the schema is a newer minor one; BundleError where it is a newer major one or none."""
     match = VERSION.fullmatch(version) if isinstance(version, str) else None
     if match is None:

@@ -15,7 +15,7 @@ from trudi.runtime.contract import SCHEMA_VERSION, Contract
 from trudi.runtime.durable import sync_folder
 from trudi.runtime.errors import BundleError
 from trudi.runtime.paths import check_paths
-from trudi.runtime.reading import contract_json
+from trudi.runtime.reading import contract_json, is_newer_schema
 
 EPOCH = (1980, 1, 1, 0, 0, 0)
 Signer = Callable[[bytes], bytes]
@@ -53,11 +53,12 @@ def write_bundle(
 
 def _complete(contract: Contract, files: dict[str, bytes], signer: Signer | None) -> dict[str, bytes]:
     """Every file of the bundle, in the order it is written."""
-    if contract.schema_version != SCHEMA_VERSION:
+    if is_newer_schema(contract.schema_version, "the contract"):
         raise BundleError(
             f"the contract was read from schema {contract.schema_version}, whose new fields {SCHEMA_VERSION} would lose; "
             "update TruDi to write it"
         )
+    contract = contract.model_copy(update={"schema_version": SCHEMA_VERSION})  # an older one says nothing that this cannot
     check_paths(files, "files to write")
     if reserved := {CONTRACT, MANIFEST, SIGNATURE} & {name.lower() for name in files}:
         raise BundleError(f"files to write may not include {min(reserved)}: it is made here")
