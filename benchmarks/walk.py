@@ -4,7 +4,7 @@
 
 (trudi[mujoco,bench], and trudi[mjlab] for mjlab's robots.) In lock step, without a wall clock (docs/walk.md says what is in
 the loop): figures do not depend on what else the machine does. Writes NAME.json after every point, then NAME.md and .png; a
-point that is there already for the same bundle and settings is not measured again. `--render` draws what is there.
+point that is there already for the same bundle, settings and commit is not measured again. `--render` draws what is there.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ def measure(args: argparse.Namespace, path: Path) -> None:
     settings = {"task": plain.task, "minutes": args.minutes, "seconds": args.seconds, "hold": args.hold}
     settings |= {"walk": asdict(WalkCfg())}
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
-    if (known.get("digest"), known.get("settings")) != (digest, settings):
-        known = {"bundle": args.bundle.name, "digest": digest, "settings": settings, "parts": {}}
-    known |= {"command": command_of(args), "commit": commit(), "machine": machine()}
+    identity = {"digest": digest, "settings": settings, "commit": commit()}  # what the runtime does is part of how it walks
+    if any(known.get(key) != value for key, value in identity.items()):
+        known = identity | {"bundle": args.bundle.name, "parts": {}}
+    known |= {"command": command_of(args), "machine": machine()}
 
     def point(part: str, key: str, work: Callable[[], dict[str, Any]]) -> None:
         points: dict[str, Any] = known["parts"].setdefault(part, {})

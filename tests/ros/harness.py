@@ -288,12 +288,13 @@ class Bench:
     def ready(self):
         """Configured and activated: STANDBY.
 
-        An overrun fails, unless the robot, another process, says that the machine did not let it run either: reset, once.
+        An overrun fails, unless the robot, another process, says that the machine did not let it run meanwhile: reset, once.
         """
+        before = self.stood_still()
         assert self.transition("configure"), self.said()
         assert self.transition("activate"), self.said()
         until(lambda: self.state in ("STANDBY", "FAULT"), lambda: f"STANDBY (it is {self.state}); {self.said()}")
-        if self.state == "FAULT" and self.fault[0] == "OVERRUN" and self.stood_still():
+        if self.state == "FAULT" and self.fault[0] == "OVERRUN" and self.stood_still() != before:
             until(lambda: self.trigger("reset")[0], lambda: f"reset; {self.said()}")
         self.await_state("STANDBY")
 

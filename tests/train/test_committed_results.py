@@ -12,7 +12,6 @@ from trudi.train.report.sources import gather
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
-@pytest.mark.skipif((BENCHMARKS.parent / "PKG-INFO").exists(), reason="a source distribution has no raw results of grids")
 @pytest.mark.parametrize("name", ["dmc_cpu", "ablations_cpu"])
 def test_the_committed_tables_are_made_of_the_committed_results(name):
     tables = Report(gather([BENCHMARKS / f"{name}.json"]), read_published()).tables()

@@ -290,6 +290,16 @@ def test_the_zoos_go1s_walk(name):
     assert all(before.ended is None for before in lives) and list(itertools.chain(figures.stops)) == []
 
 
+def test_told_to_run_backwards_from_the_start_it_does_not_fall():
+    """Commands may jump here; shown them while it is blended in, the same policy falls after 1.2 s."""
+    with Bundle.open(ZOO / "go1_flat") as bundle:
+        contract, engine = bundle.contract, choose(bundle, ("onnx",)).engine
+    jumps = contract.model_copy(update={"safety": contract.safety.model_copy(update={"command_slew_s": None})})
+    walker = Walker(jumps, engine, MujocoCfg())
+    lives = [walker.follow(np.tile(command, (150, 1))) for command in ((-1.5, 0.0, 0.0), (-1.5, 0.8, 1.2))]
+    assert [life.ended for life in lives] == [None, None] and all(life.velocity[-25:, 0].mean() < -1.0 for life in lives)
+
+
 def test_the_go1_trained_on_a_cpu_bears_what_its_card_says():
     """Twenty seconds of random commands of its whole range each: as it is, and 24 ms late on slippery ground."""
     with Bundle.open(ZOO / "go1_flat") as bundle:
