@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import math
 import os
 import platform
 import subprocess
@@ -27,7 +28,7 @@ from trudi.runtime.bundle import Bundle
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.simulation import make_simulation
 from trudi.runtime.robots.variation import Variation
-from trudi.runtime.robots.walk import Figures, Life, WalkCfg, Walker
+from trudi.runtime.robots.walk import Figures, Life, SetDown, WalkCfg, Walker
 from trudi.runtime.session import choose
 
 HERE = Path(__file__).parent
@@ -52,7 +53,9 @@ SWEEPS: dict[str, tuple[str, tuple[float, ...], Change]] = {
     "strength": ("motor strength (factor)", (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2), varies("motor_strength")),
     "noise": ("noise (factor on Go1's training)", (0.0, 0.5, 1.0, 1.5, 2.0, 3.0), lambda cfg, v: replace(cfg, noise=v)),
 }
-PARTS = ("grid", "random", *SWEEPS)
+PARTS = ("grid", "random", "stop", *SWEEPS)
+WALKED_S = (2.0, 5.0)
+"""For how long it walks before a stop, drawn evenly."""
 
 
 def main() -> None:
@@ -63,6 +66,7 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="this part alone (again for another)")
     parser.add_argument("--minutes", type=float, default=30.0, help="of random commands, in six seeds")
     parser.add_argument("--seconds", type=float, default=120.0, help="of random commands at each point of a sweep")
+    parser.add_argument("--stops", type=int, default=300, help="how often it is stopped in mid-stride")
     parser.add_argument("--hold", type=float, default=10.0, help="how long each command of the grid is held; s")
     parser.add_argument("--render", action="store_true", help="measure nothing")
     args = parser.parse_args()
@@ -78,6 +82,7 @@ def measure(args: argparse.Namespace, path: Path) -> None:
         engine, contract, digest = choose(bundle, ("onnx",)).engine, bundle.contract, bundle.digest
     plain = MujocoCfg(task=args.task or f"{contract.task.backend}:{contract.task.id}")
     settings = {"task": plain.task, "minutes": args.minutes, "seconds": args.seconds, "hold": args.hold}
+    settings["stops"] = args.stops
     settings |= {"walk": asdict(WalkCfg())}
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     identity = {"digest": digest, "settings": settings, "commit": commit()}  # what the runtime does is part of how it walks
@@ -92,7 +97,8 @@ def measure(args: argparse.Namespace, path: Path) -> None:
         begin = time.monotonic()
         points[key] = work()
         path.write_text(json.dumps(known, indent=1) + "\n")
-        print(f"{part} {key}: {points[key]['figures']['error']}, {time.monotonic() - begin:.1f} s", flush=True)
+        found = points[key].get("figures", points[key])
+        print(f"{part} {key}: {found.get('error', found)}, {time.monotonic() - begin:.1f} s", flush=True)
 
     def walker(cfg: MujocoCfg) -> Walker:
         return Walker(contract, engine, cfg)
@@ -104,6 +110,8 @@ def measure(args: argparse.Namespace, path: Path) -> None:
             for seed in range(6):
                 cfg = replace(plain, seed=seed)
                 point(part, str(seed), lambda cfg=cfg, seed=seed: roam(walker(cfg), args.minutes * 10.0, seed))
+        elif part == "stop":
+            point(part, "all", lambda: stops(walker(plain), args.stops))
         else:
             _, values, change = SWEEPS[part]
             for value in values or delays(plain):
@@ -123,6 +131,18 @@ def roam(walker: Walker, seconds: float, seed: int) -> dict[str, Any]:
     report = walker.lock.robot.report()
     found = {"figures": walker.figures(lives).to_json(), "mass_kg": walker.mass_kg, "unsafe": report.violation_count}
     return found | {"ends": [ending(life) for life in lives if life.ended and len(life.command)]}
+
+
+def stops(walker: Walker, count: int) -> dict[str, Any]:
+    """STOP in mid-stride, under random commands of the contract's range."""
+    rng, done = np.random.default_rng(0), list[SetDown]()
+    for _ in range(count):
+        command = rng.uniform(walker.range[:, 0], walker.range[:, 1]).round(2).tolist()
+        done.append(walker.set_down(command, round(rng.uniform(*WALKED_S), 2)))
+    asked = [one for one in done if one.asked]
+    took = float(np.median([one.took_s for one in asked if one.ended is None] or [math.nan]))
+    ends = [asdict(one) for one in asked if one.ended is not None]
+    return {"asked": len(asked), "before": len(done) - len(asked), "took_s": round(took, 2), "ends": ends}
 
 
 def ending(life: Life) -> dict[str, Any]:
@@ -208,6 +228,8 @@ def render(known: dict[str, Any], path: Path) -> None:
     for name, (label, _, _) in SWEEPS.items():
         if name in parts:
             lines += sweep_table(name, label, parts[name], known["settings"]["seconds"], cfg)
+    if "stop" in parts and parts["stop"]["all"]["ends"]:
+        lines += stop_table(parts["stop"]["all"]["ends"])
     if "grid" in parts:
         lines += grid_table(parts["grid"]["all"])
     lines += ["", f"![Walking]({path.with_suffix('.png').name})", ""]
@@ -226,6 +248,8 @@ def summary(known: dict[str, Any], cfg: WalkCfg) -> list[str]:
         lines[-1] += f" (of single moments: {three(found.error_now)}); {ends(found)}."
     if "random" in parts:
         lines.append(f"- {random_sentence(parts['random'])}")
+    if "stop" in parts:
+        lines.append(f"- {stop_sentence(parts['stop']['all'])}")
     if "delay" in parts and len(parts["delay"]) > 1:
         best = walks_up_to(parts["delay"], cfg)
         bound = f"no fall or stop in {seconds:g} s of random commands; errors at most {cfg.max_linear_error:g} m/s and "
@@ -249,6 +273,21 @@ def random_sentence(points: dict[str, Any]) -> str:
     if falls:
         return text + f", {3600 * falls / seconds:.1f} an hour; {seconds / falls:.0f} s to a fall."
     return text + f" (fewer than {3600 * NO_FALL_UP_TO_95 / seconds:.1f} an hour with 95 % confidence)."
+
+
+def stop_sentence(found: dict[str, Any]) -> str:
+    text = f"Stopped {found['asked']} times in mid-stride, after {WALKED_S[0]:g} to {WALKED_S[1]:g} s of a random command: "
+    failed = len(found["ends"])
+    low, high = proportion_interval(failed, found["asked"])
+    text += f"{failed} falls and stops by the supervisor ({100 * low:.1f} to {100 * high:.1f} % with 95 % confidence)"
+    return text + f"; STAND comes {found['took_s']:g} s after STOP (median)."
+
+
+def proportion_interval(count: int, of: int) -> tuple[float, float]:
+    """Wilson's interval of a share, 95 %."""
+    z, share = 1.96, count / of
+    middle, half = share + z * z / (2 * of), z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    return max(middle - half, 0.0) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
 
 
 def three(error: tuple[float, float, float] | None) -> str:
@@ -312,6 +351,15 @@ def sweep_table(name: str, label: str, points: dict[str, Any], seconds: float, c
         "",
         *table(name, points, mark),
     ]
+
+
+def stop_table(ends: list[dict[str, Any]]) -> list[str]:
+    lines = ["## Stopped in mid-stride", "", "| how it ended | command (forward, left, turning) | walked before (s) |"]
+    lines += ["|---|---|---|"]
+    for one in ends:
+        command = ", ".join(f"{value:.2f}" for value in one["command"])
+        lines.append(f"| {one['ended']} | {command} | {one['drove_s']:g} |")
+    return [*lines, ""]
 
 
 def grid_table(found: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 FIVE = {"safety": {"max_overruns_in_row": 5}}
 """What a bundle asks for by default."""
 
-QUICK = {"stand_s": 0.3, "fade_in_s": 0.2, "halt_s": 0.2}
+QUICK = {"stand_s": 0.3, "fade_in_s": 0.2, "halt_s": 0.2, "fade_out_s": 0.2}
 """A site file that gets to the policy soon."""
 
 

@@ -66,7 +66,7 @@ class Session:
         values["graph"], values["commands"] = graph(3, 2), go1_values()["commands"]
         values["safety"]["max_overruns_in_row"] = PATIENCE
         self.robot, self.recorder = Blinding(), recorder
-        file = arm_file(stand_s=stand_s, fade_in_s=0.0, safety={"command_lost_s": LOST_S})
+        file = arm_file(stand_s=stand_s, fade_in_s=0.0, fade_out_s=0.0, safety={"command_lost_s": LOST_S})
         self.controller = Controller(contract(values), self.robot.describe(), file, ControllerCfg(200.0))
         assert self.controller.request(Event.CONFIGURE, 0) is None
         quiet = LoopCfg(realtime=RealtimeCfg(priority=0, lock_memory=False))

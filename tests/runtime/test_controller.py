@@ -12,7 +12,7 @@ from trudi.runtime.robots.checker import is_safe
 from trudi.runtime.site_file import SiteFile, SiteSafety
 from trudi.runtime.supervisor import Event, FaultCode, Motors, Violation
 
-QUICK = SiteFile(joints={}, stand_s=0.05, stand_speed=100.0, fade_in_s=0.0)
+QUICK = SiteFile(joints={}, stand_s=0.05, stand_speed=100.0, fade_in_s=0.0, halt_s=1.0, fade_out_s=0.0)
 
 
 def quick(**fields):
@@ -349,6 +349,77 @@ def test_a_fault_and_a_deactivation_do_not_wait_for_the_halt():
     assert other.at is State.INACTIVE
 
 
+def parts(bench, ticks, **tick):
+    """The policy's part in each of so many targets: its action is 1, half a radian from the pose, in every joint."""
+    found = []
+    for _ in range(ticks):
+        part = (bench.tick([1.0] * 12, **tick).position - bench.pose) / 0.5
+        assert part == pytest.approx(np.full(12, part[0]))
+        found.append(float(part[0]))
+    return found
+
+
+def test_a_policy_that_has_halted_is_blended_out_before_the_robot_stands():
+    """It was driven last at 0; from 0.06 s on, and for 0.1 s, its part is 1, 0.8, ... 0.2; the ramp goes on from there."""
+    bench = driven(halt_s=0.06, fade_out_s=0.1)
+    assert parts(bench, 1, ask=Event.STOP) == [1.0]
+    assert parts(bench, 6) == pytest.approx([1.0, 1.0, 0.8, 0.6, 0.4, 0.2])
+    assert bench.at is State.ACTIVE and bench.controller.halting and shown(bench) == [0.0, 0.0, 0.0]
+    assert parts(bench, 1) == pytest.approx([0.2]) and (bench.at, bench.controller.halting) == (State.STAND, False)
+    while bench.controller.ramp_left_s(bench.now_ns) > 0.0:
+        bench.tick()
+    bench.activate()
+    bench.command(1.0, 0.5, 0.25)
+    assert parts(bench, 2) == [1.0, 1.0], "the next flight begins anew"
+
+
+def test_blending_out_is_no_faster_than_standing_up():
+    """Half a radian at 2.5 rad/s: 0.2 s."""
+    bench = driven(halt_s=0.0, fade_out_s=0.1, stand_speed=2.5)
+    parts(bench, 1)  # the pose until now
+    assert parts(bench, 1, ask=Event.STOP) + parts(bench, 9) == pytest.approx(np.arange(1.0, 0.05, -0.1))
+    assert bench.at is State.ACTIVE
+    bench.tick()
+    assert bench.at is State.STAND
+
+
+def test_a_policy_that_stands_is_blended_out_and_one_that_comes_in_goes_from_there():
+    still = Bench(file=quick(halt_s=0.2, fade_out_s=0.1), rate_hz=50.0).to(State.ACTIVE)
+    parts(still, 1)
+    assert parts(still, 1, ask=Event.STOP) + parts(still, 4) == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2])
+    assert still.at is State.ACTIVE and parts(still, 1) == pytest.approx([0.2]) and still.at is State.STAND
+    early = Bench(file=quick(fade_in_s=0.2, fade_out_s=0.1), rate_hz=50.0).to(State.ACTIVE)
+    assert parts(early, 1) == pytest.approx([0.1])
+    assert parts(early, 1, ask=Event.STOP) + parts(early, 4) == pytest.approx([0.2, 0.3, 0.4, 0.4, 0.2])
+    parts(early, 1)
+    assert early.at is State.STAND
+
+
+def test_a_second_stop_does_not_wait_for_the_blending_out_but_the_first_of_a_robot_without_commands_does():
+    bench = driven(halt_s=0.04, fade_out_s=0.1)
+    parts(bench, 3, ask=None), bench.tick(ask=Event.STOP)
+    assert bench.at is State.ACTIVE
+    bench.tick(ask=Event.STOP)
+    assert bench.at is State.STAND
+    lost = driven(halt_s=0.1, fade_out_s=0.1, safety=SiteSafety(command_lost_s=0.04))
+    lost.tick(), lost.tick()
+    assert lost.at is State.ACTIVE and lost.controller.halting
+    lost.tick(ask=Event.STOP)
+    assert lost.at is State.ACTIVE and lost.controller.halting
+    lost.tick(ask=Event.STOP)
+    assert lost.at is State.STAND
+
+
+def test_policies_of_efforts_or_without_commands_are_not_blended_out():
+    """They give way to no pose that the joints may be far from; without commands, nothing tells them to halt."""
+    efforts = go1_values()
+    efforts["action"] |= {"kind": "joint_effort", "clip": None, "offset": [0.0] * 12}
+    bench = Bench(efforts, file=quick(halt_s=0.0, fade_out_s=1.0), rate_hz=50.0).to(State.ACTIVE)
+    for one in (bench, arm(file=quick(fade_out_s=1.0)).to(State.ACTIVE)):
+        one.tick(ask=Event.STOP)
+        assert one.at is State.STAND
+
+
 def restored(bench):
     """The bench goes on with a controller that was made anew and restored from a keyframe."""
     memory, bench.controller = bench.controller.memory(), bench.fresh()
@@ -367,6 +438,17 @@ def test_a_keyframe_holds_a_halt_and_when_the_robot_was_driven_last():
         bench.tick()
         assert bench.at is State.ACTIVE and shown(bench) == [0.0, 0.0, 0.0]
     bench.tick()  # the tenth since it was driven
+    assert bench.at is State.STAND
+
+
+def test_a_keyframe_holds_how_far_a_policy_is_blended_out():
+    bench = driven(halt_s=0.0, fade_out_s=0.1)
+    parts(bench, 1)
+    parts(bench, 1, ask=Event.STOP)
+    assert parts(bench, 1) == pytest.approx([0.8])
+    restored(bench)
+    assert parts(bench, 3) == pytest.approx([0.6, 0.4, 0.2])
+    bench.tick()
     assert bench.at is State.STAND
 
 

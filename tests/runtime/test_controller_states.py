@@ -57,6 +57,7 @@ class Flight:
     between: str = "hold"
     fade_in_s: float = 0.05
     halt_s: float = 0.04
+    fade_out_s: float = 0.04
     bench: Bench = field(init=False)
     twin: object = None
     fresh_ns: int | None = None
@@ -73,6 +74,7 @@ class Flight:
             stand_speed=6.0,
             fade_in_s=self.fade_in_s,
             halt_s=self.halt_s,
+            fade_out_s=self.fade_out_s,
             on_fault="freeze" if self.freeze else "damp",
         )
         self.bench = Bench(values_of(self.kind), go1_robot(), file, between=self.between)

@@ -57,7 +57,7 @@ def test_every_field_may_be_absent(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("fade_in: 2.0", ["unknown field 'fade_in'", "did you mean fade_in_s?"]),
+        ("fade_in: 2.0", ["unknown field 'fade_in'", "did you mean fade_in_s or fade_out_s?"]),
         ("safety: {max_tilt: 0.5}", ["unknown field 'max_tilt' in safety", "did you mean max_tilt_rad?"]),
         ("joints: {hip: {velocity: 3.0}}", ["joints.hip.velocity"]),
         ("fade_in_s: 1.0\nfade_in_s: 2.0", ["'fade_in_s' stands twice"]),

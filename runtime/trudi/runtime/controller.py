@@ -143,6 +143,8 @@ class Controller:
         """Why ACTIVE will be left once the robot has halted; None where nothing asks for that."""
         self._driven_ns = LONG_AGO_NS
         """When the policy was last shown a command that is not neutral."""
+        self._out_begin_ns = self._out_end_ns = 0
+        """When the policy is blended out, on the way out of ACTIVE; 0 before that is known."""
 
     # What happens outside.
 
@@ -176,11 +178,12 @@ class Controller:
     def request(self, event: Event, now_ns: int) -> str | None:
         """An operator's wish. None where it is granted, otherwise the reason why not.
 
-        STOP under a policy that was driven within the last `halt_s` is granted at once and obeyed when the robot has halted:
-        until then the policy is shown neutral commands. A second STOP is obeyed at once.
+        STOP under a policy that takes commands is granted at once and obeyed when the robot has halted: the policy is shown
+        neutral commands for `halt_s`, and then blended out. A second STOP is obeyed at once.
         """
-        if event is Event.STOP and self.supervisor.state is State.ACTIVE and self._leaving is None and self._drives(now_ns):
-            self._leaving = event
+        stops = event is Event.STOP and self.supervisor.state is State.ACTIVE and self._leaving is not Event.STOP
+        if stops and (self._drives(now_ns) or self._fade_out_s > 0.0):
+            self._leaving = event  # also where the robot halts already, since its commands were lost: it is not hurried
             return None
         return self._follow(event, now_ns)
 
@@ -245,9 +248,12 @@ class Controller:
         return (slot - max(self._next_step, 0)) % self.decimation == 0
 
     def blend(self, now_ns: int) -> float:
-        """The policy's part of what is commanded, 0 to 1: below 1 it is being blended in, over `fade_in_s` from START on."""
+        """The policy's part of what is commanded, 0 to 1: it is blended in from START on, and out when it has halted."""
         fade_ns = self.file.fade_in_s * 1e9 if self.contract.robot is not None else 0.0
-        return min((now_ns - self._active_ns) / fade_ns, 1.0) if fade_ns else 1.0
+        part = min((now_ns - self._active_ns) / fade_ns, 1.0) if fade_ns else 1.0
+        if self._out_end_ns > self._out_begin_ns:
+            part = min(part, max(self._out_end_ns - now_ns, 0) / (self._out_end_ns - self._out_begin_ns))
+        return part
 
     @property
     def commands(self) -> list[NDArray[np.float64]]:
@@ -332,10 +338,27 @@ class Controller:
                 shown[place] = wanted if abs(step) <= most else shown[place] + math.copysign(most, step)
             if any(value != neutral for value, neutral in zip(shown, command.neutral, strict=True)):
                 self._driven_ns = now_ns
-        if self._leaving is None or self._drives(now_ns):
+        if self._leaving is None or self._drives(now_ns) or self._fades_out(now_ns):
             return True
         self._follow(self._leaving, now_ns)
         return False
+
+    @property
+    def _fade_out_s(self) -> float:
+        """Shortest time in which a policy that has halted is blended out; s. 0 where it is not.
+
+        Only a policy with commands halts. One of efforts or speeds gives way to no pose that the joints may be far from.
+        """
+        can = self._by_position and self.contract.robot is not None and self.contract.commands
+        return self.file.fade_out_s if can else 0.0
+
+    def _fades_out(self, now_ns: int) -> bool:
+        """Whether the robot has halted and its policy is still being blended out, which begins here."""
+        if not self._out_end_ns:
+            farthest = float(np.abs(self._between() - self._pose).max()) if self._fade_out_s else 0.0
+            time_s = max(self._fade_out_s, farthest / self.file.stand_speed)
+            self._out_begin_ns, self._out_end_ns = now_ns, now_ns + round(time_s * 1e9)
+        return now_ns < self._out_end_ns
 
     def _drives(self, now_ns: int) -> bool:
         """Whether the robot may still be in motion: it was given a command that is not neutral within the last `halt_s`."""
@@ -456,6 +479,7 @@ class Controller:
                 array[:] = self._pose if self._by_position else 0.0
             self._active_ns, self._next_step, self._awaited = now_ns, -1, False
             self._leaving, self._driven_ns = None, LONG_AGO_NS
+            self._out_begin_ns = self._out_end_ns = 0
             for command, shown in zip(self.contract.commands, self.observer.commands, strict=True):
                 shown[:] = command.neutral
 
@@ -488,7 +512,8 @@ class Controller:
         integers += [-1 if at_ns is None else at_ns for at_ns in self._command_ns]
         arrays = {name: getattr(self, name).copy() for name in _ARRAYS}
         arrays["integers"] = np.array([int(value) for value in integers], np.int64)
-        arrays["halt"] = np.array([-1 if self._leaving is None else self._leaving, self._driven_ns], np.int64)
+        leaving = -1 if self._leaving is None else self._leaving
+        arrays["halt"] = np.array([leaving, self._driven_ns, self._out_begin_ns, self._out_end_ns], np.int64)
         arrays["fault"] = np.array([math.nan] * 2 if found is None else [found.value, found.threshold])
         arrays["commands"] = np.concatenate([np.zeros(0), *self._commands])
         arrays["shown"] = np.concatenate([np.zeros(0), *self.observer.commands])
@@ -504,7 +529,7 @@ class Controller:
         code, at_ns, arose, more, doubtful = values[11:16]
         self._command_ns = [None if at < 0 else at for at in values[16:]]
         self._state_reason = "the robot's state was in doubt at this keyframe" if doubtful else None
-        leaving, self._driven_ns = (int(value) for value in memory["halt"])
+        leaving, self._driven_ns, self._out_begin_ns, self._out_end_ns = (int(value) for value in memory["halt"])
         self._leaving = None if leaving < 0 else Event(leaving)
         self._awaited = bool(awaited)
         supervisor = self.supervisor

@@ -73,9 +73,12 @@ class SiteFile(Model):
     fade_in_s: NonNegative = 1.0
     """Time over which the policy's targets are blended in, and it is shown neutral commands; s. Tasks without a robot have
     none."""
-    halt_s: NonNegative = 1.0
+    halt_s: NonNegative = 2.0
     """How long the policy is shown neutral commands before STOP (or lost commands) makes the robot stand; s. With feet in
     the air, the way to the default pose would let it fall over. Time for which they were neutral before counts."""
+    fade_out_s: NonNegative = 1.0
+    """Time over which a policy that has halted so is blended out, into the default pose; s, longer where `stand_speed` asks
+    for it. It keeps its balance meanwhile. 0, and policies of efforts or speeds or without commands: none."""
     on_fault: Literal["damp", "freeze"] = "damp"
     """What the motors are sent in FAULT: damping, or the last target (never after a fall or an overload)."""
     accept_wider_limits: Annotated[bool, Strict()] = False

@@ -333,7 +333,7 @@ def test_stopped_in_mid_stride_it_halts_and_stands(policy, steps):
     flight.start([FORWARD])
     assert all(flight.step([FORWARD]) for _ in range(steps))
     assert flight.controller.request(Event.STOP, flight.now_ns) is None
-    for _ in range(200):
+    for _ in range(300):
         flight.step([FORWARD])
     assert flight.controller.supervisor.state is State.STAND and flight.controller.ramp_left_s(flight.now_ns) == 0.0
     assert flight.robot.simulation.data.qpos[2] > 0.22 and not flight.robot.report().violations
@@ -344,7 +344,9 @@ def test_stopped_in_mid_stride_without_a_halt_it_falls(policy):
     contract, engine = policy
     faults = []
     for steps in (200, 205, 210, 215):
-        flight = LockStep(contract, engine, MujocoCfg(task=f"mjlab:{MJLAB_GO1_TASK}"), SiteFile(joints={}, halt_s=0.0))
+        flight = LockStep(
+            contract, engine, MujocoCfg(task=f"mjlab:{MJLAB_GO1_TASK}"), SiteFile(joints={}, halt_s=0.0, fade_out_s=0.0)
+        )
         flight.start([FORWARD])
         assert all(flight.step([FORWARD]) for _ in range(steps))
         assert flight.controller.request(Event.STOP, flight.now_ns) is None

@@ -16,7 +16,7 @@ from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.lockstep import LockStep
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.variation import Variation
-from trudi.runtime.robots.walk import Life, WalkCfg, Walker, measure, velocity_command
+from trudi.runtime.robots.walk import Life, SetDown, WalkCfg, Walker, measure, velocity_command
 from trudi.runtime.session import choose
 from trudi.runtime.site_file import SiteFile
 
@@ -298,6 +298,36 @@ def test_told_to_run_backwards_from_the_start_it_does_not_fall():
     walker = Walker(jumps, engine, MujocoCfg())
     lives = [walker.follow(np.tile(command, (150, 1))) for command in ((-1.5, 0.0, 0.0), (-1.5, 0.8, 1.2))]
     assert [life.ended for life in lives] == [None, None] and all(life.velocity[-25:, 0].mean() < -1.0 for life in lives)
+
+
+def test_the_zoos_go1_is_stopped_in_mid_stride():
+    """Ten random commands; set down from wherever its feet are when it has halted, the same policy falls at several."""
+    with Bundle.open(ZOO / "go1_flat") as bundle:
+        contract, engine = bundle.contract, choose(bundle, ("onnx",)).engine
+    rng = np.random.default_rng(0)
+    walks = []
+    for _ in range(10):
+        command = rng.uniform([-1.5, -0.8, -1.2], [1.5, 0.8, 1.2]).tolist()
+        walks.append((command, rng.uniform(2.0, 5.0)))
+    found: dict[bool, list[SetDown]] = {}
+    for fades in (True, False):
+        file = SiteFile(joints={}) if fades else SiteFile(joints={}, halt_s=1.0, fade_out_s=0.0)
+        walker = Walker(contract, engine, MujocoCfg(), file=file)
+        found[fades] = [walker.set_down(*walk) for walk in walks]
+    assert all(one.asked for one in found[True] + found[False])
+    assert [one.ended for one in found[True]] == [None] * 10 and all(3.0 <= one.took_s < 5.0 for one in found[True])
+    assert [one.ended for one in found[False]].count("fall") >= 2
+    assert walker.lock.robot.report().violation_count == 0
+
+
+def test_a_walk_that_ends_before_its_stop_is_told_apart(go1):
+    tender = Walker(*go1, MujocoCfg(), WalkCfg(fall_tilt_rad=1e-3), AT_ONCE)
+    found = tender.set_down((0.5, 0.0, 0.0), 2.0)
+    assert not found.asked and found.ended == "fall" and 0.0 <= found.drove_s < 2.0 and found.took_s == 0.0
+    calm = Walker(*go1, MujocoCfg(), file=AT_ONCE.model_copy(update={"halt_s": 0.2, "fade_out_s": 0.1}))
+    found = calm.set_down((0.5, 0.0, 0.0), 1.0, rest_s=0.2)
+    # It is shown commands until it is asked: a halt of ten control steps, five of blending out; the next one stands.
+    assert (found.asked, found.ended, found.drove_s) == (True, None, 1.0) and found.took_s == pytest.approx(0.3, abs=0.021)
 
 
 def test_the_go1_trained_on_a_cpu_bears_what_its_card_says():

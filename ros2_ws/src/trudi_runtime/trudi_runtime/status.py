@@ -68,7 +68,7 @@ def supervisor_status(name: str, session: Session | None) -> DiagnosticStatus:
         values |= {"reason": fault.violation.sentence, "arose_in": fault.state.name, "more_faults": supervisor.more_faults}
         values["value"], values["threshold"] = fault.violation.value, fault.violation.threshold
     elif controller.halting:
-        values["commands"] = "halting: the policy is shown neutral ones, then the robot stands"
+        values["commands"] = "halting: the policy is shown neutral ones and blended out, then the robot stands"
     elif controller.commands_stale and supervisor.state is State.ACTIVE:
         status.level = WARN
         values["commands"] = "stale: the policy is shown neutral ones"

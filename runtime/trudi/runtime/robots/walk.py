@@ -17,11 +17,12 @@ import numpy as np
 from trudi.runtime.contract import Contract
 from trudi.runtime.engines.base import Engine
 from trudi.runtime.robots.base import Float64, RobotError
+from trudi.runtime.robots.base import SupervisorState as State
 from trudi.runtime.robots.lockstep import LockStep
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.variation import base_body
 from trudi.runtime.site_file import SiteFile
-from trudi.runtime.supervisor import FaultCode
+from trudi.runtime.supervisor import Event, FaultCode
 
 UNITS = ("m/s", "m/s", "rad/s")
 GRAVITY = 9.81
@@ -78,6 +79,22 @@ class Life:
     def seconds(self) -> float:
         """How long the policy drove."""
         return len(self.command) * self.period_s
+
+
+@dataclass(frozen=True)
+class SetDown:
+    """One walk that STOP ended in mid-stride."""
+
+    command: tuple[float, float, float]
+    """Given all the time, also after STOP; m/s, m/s, rad/s."""
+    drove_s: float
+    """How long the policy drove before STOP; s."""
+    asked: bool
+    """Whether it came so far that it was stopped."""
+    took_s: float
+    """From STOP to STAND; s."""
+    ended: str | None
+    """`fall` or the supervisor's fault; None where it stood in its default pose until the end."""
 
 
 @dataclass(frozen=True)
@@ -167,7 +184,11 @@ def _settled(life: Life, settle_s: float) -> list[tuple[Float64, Float64]]:
 
 
 def _three(rows: Float64) -> tuple[float, float, float]:
-    forward, left, turning = (float(value) for value in rows.mean(0))
+    return _triple(rows.mean(0))
+
+
+def _triple(values: Sequence[float] | Float64) -> tuple[float, float, float]:
+    forward, left, turning = (float(value) for value in values)
     return forward, left, turning
 
 
@@ -263,6 +284,34 @@ class Walker:
         seen, velocity, power, action = zip(*rows, strict=True) if rows else ((), (), (), ())
         shapes = np.array(seen).reshape(count, 3), np.array(velocity).reshape(count, 3)
         return Life(period_s, *shapes, np.array(power), np.array(action).reshape(count, m), ended=ended)
+
+    def set_down(self, command: Sequence[float], seconds: float, rest_s: float = 1.0) -> SetDown:
+        """Stands the robot up, drives it for `seconds` under `command` (3,) and asks for STOP: it halts and stands.
+
+        Whoever commands has not heard of that and goes on. The robot is looked at until it has been in its default pose for
+        `rest_s`.
+        """
+        lock, commands, period_s = self.lock, [list(values) for values in self._neutral], self.lock.contract.control_period_s
+        commands[self._place] = list(command)
+        told, supervisor = _triple(command), lock.controller.supervisor
+        steps = round(seconds / period_s)
+        drives = lock.start(commands)
+        while drives and steps and not self.fallen:
+            drives, steps = lock.step(commands), steps - 1
+        drove_s = seconds - steps * period_s
+        if not drives or self.fallen:
+            return SetDown(told, drove_s, asked=False, took_s=0.0, ended=FALL if self.fallen else self._stop())
+        refused = lock.controller.request(Event.STOP, lock.now_ns)
+        assert refused is None, refused
+        took_s, rested_s, ended = 0.0, 0.0, None
+        while ended is None and rested_s < rest_s:
+            lock.step(commands)
+            stands = supervisor.state is State.STAND
+            took_s += 0.0 if stands else period_s
+            rested_s += period_s if stands and lock.controller.ramp_left_s(lock.now_ns) == 0.0 else 0.0
+            if self.fallen or supervisor.state is State.FAULT:
+                ended = FALL if self.fallen else self._stop()
+        return SetDown(told, drove_s, asked=True, took_s=took_s, ended=ended)
 
     def roam(self, seconds: float, *, every_s: float = 4.0, seed: int = 0) -> list[Life]:
         """Random commands, a new one each `every_s`; after a fall or a stop it stands up and the course goes on.
