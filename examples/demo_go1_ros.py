@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import subprocess
 import sys
@@ -50,10 +51,11 @@ class Hand(Node):
         self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.state, self.values, self.timing = "", dict[str, str](), dict[str, str]()
         self.velocity: tuple[float, float, float] | None = None
+        self.height = math.inf
         self._trembles = 0
 
     def _on_odometry(self, message: Odometry) -> None:
-        twist = message.twist.twist
+        twist, self.height = message.twist.twist, message.pose.pose.position.z
         self.velocity = (twist.linear.x, twist.linear.y, twist.angular.z)
 
     def _on_state(self, message: DiagnosticStatus) -> None:
