@@ -159,6 +159,14 @@ def render(known: dict[str, Any]) -> None:
     figure.savefig(HERE / "go1_flat.png", dpi=110)
 
 
+def name_of(run: Path, found: dict[str, Any]) -> str:
+    """`trudi 1`, `student of trudi 1`: a student's own seed is that of its distillation."""
+    if not (run / "distill.json").exists():
+        return f"{found['algo']} {found['seed']}"
+    teacher = RunFolder.open(run / "teacher").config()
+    return f"student of {teacher.algo} {teacher.seed}"
+
+
 def row(name: str, run: dict[str, Any]) -> str:
     """The run's row of the first table."""
     got, found = run["return"], run["follow"]
@@ -182,8 +190,7 @@ def main() -> None:
         known["still"] = standing(args.episodes)
     for run in args.runs:
         found = measure(run, args.episodes, args.seconds)
-        made = "student of " if (run / "distill.json").exists() else ""
-        known["runs"][f"{made}{found['algo']} {found['seed']}"] = found
+        known["runs"][name_of(run, found)] = found
         print(f"{run}: return {found['return']['mean']:.2f}, errors {found['follow']['error']}")
         known |= {"machine": machine(), "command": "python benchmarks/go1_flat.py RUN ..."}
         path.write_text(json.dumps(known, indent=1) + "\n")
