@@ -106,7 +106,8 @@ def test_commands_that_stop_become_neutral_and_then_the_robot_stands(bundle, tmp
     age = ticks["now_ns"] - ticks["given_ns"][:, 0]
     stale = (ticks["stepped"] == 1) & (age > 0.5e9)
     assert stale.any() and not ticks["observation"][stale][:, 45:].any()
-    assert age[active[-1]] < 0.8e9 + 2e9 / RATE
+    # Lost after 0.8 s, when it has been neutral for longer than a halt; then it is blended out for 0.2 s.
+    assert 1.0e9 - 2e9 / RATE < age[active[-1]] < 1.0e9 + 2e9 / RATE
 
 
 @pytest.fixture
