@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "examples"))
 os.environ.setdefault("ROS_DOMAIN_ID", str(1 + os.getpid() % 100))
 
 import rclpy  # noqa: E402
-from demo_go1_ros import BUNDLE, PATIENCE_S, PERIOD_S, ROBOT, TASK, Hand, start  # noqa: E402
+from demo_go1_ros import BUNDLE, PATIENCE_S, PERIOD_S, Hand, nodes  # noqa: E402
 from lifecycle_msgs.msg import Transition  # noqa: E402
 from std_srvs.srv import Trigger  # noqa: E402
 
@@ -150,31 +150,15 @@ def main() -> None:
     given = f".ros/kilted/bin/python benchmarks/ros_walk.py {os.path.relpath(args.bundle)} --seed {args.seed}"
     facts = {"bundle": args.bundle.name, "command": given, "commit": commit, "beside": args.beside}
     rng = np.random.default_rng(args.seed)
-    rclpy.init()
-    hand = Hand()
-    walk = Walk(hand, facts, RESULTS / (args.name or f"ros_walk_{args.bundle.name}"))
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "runtime.yaml"
-        file.write_text(f"/**: {{ros__parameters: {{bundle: {args.bundle.resolve()}, record_dir: {folder}}}}}\n")
-        nodes = [
-            start("sim_robot", "-p", f"task:={TASK}", "-p", "odometry:=true"),
-            start("runtime_node", "--params-file", str(ROBOT), "--params-file", str(file)),
-        ]
-        try:
-            hand.transition(Transition.TRANSITION_CONFIGURE)
-            hand.transition(Transition.TRANSITION_ACTIVATE)
-            walk.await_standby()
-            walk.bring_up()
-            while walk.driven_s < 60.0 * args.minutes:
-                command = rng.uniform(low, high).round(3).tolist()
-                walk.follow([0.0, 0.0, 0.0] if rng.random() < STANDING_PART else command)
-        finally:
-            for node in reversed(nodes):
-                node.terminate()
-            for node in nodes:
-                node.wait()
-            hand.destroy_node()
-            rclpy.shutdown()
+    with tempfile.TemporaryDirectory() as flights, nodes(args.bundle, flights) as hand:
+        walk = Walk(hand, facts, RESULTS / (args.name or f"ros_walk_{args.bundle.name}"))
+        hand.transition(Transition.TRANSITION_CONFIGURE)
+        hand.transition(Transition.TRANSITION_ACTIVATE)
+        walk.await_standby()
+        walk.bring_up()
+        while walk.driven_s < 60.0 * args.minutes:
+            command = rng.uniform(low, high).round(3).tolist()
+            walk.follow([0.0, 0.0, 0.0] if rng.random() < STANDING_PART else command)
     print(walk.path.with_suffix(".md").read_text())
 
 

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/walk.py BUNDLE [--task TASK] [--name NAME] [--part grid|random|delay|...] [--render]
 
-(trudi[mujoco,bench], and trudi[mjlab] for mjlab's robots.) In lock step, without a wall clock (docs/walk.md says what is in
+(trudi[mujoco,plot], and trudi[mjlab] for mjlab's robots.) In lock step, without a wall clock (docs/walk.md says what is in
 the loop): figures do not depend on what else the machine does. Writes NAME.json after every point, then NAME.md and .png; a
 point that is there already for the same bundle, settings and commit is not measured again. `--render` draws what is there.
 """
@@ -82,8 +82,7 @@ def measure(args: argparse.Namespace, path: Path) -> None:
         engine, contract, digest = choose(bundle, ("onnx",)).engine, bundle.contract, bundle.digest
     plain = MujocoCfg(task=args.task or f"{contract.task.backend}:{contract.task.id}")
     settings = {"task": plain.task, "minutes": args.minutes, "seconds": args.seconds, "hold": args.hold}
-    settings["stops"] = args.stops
-    settings |= {"walk": asdict(WalkCfg())}
+    settings |= {"stops": args.stops, "walk": asdict(WalkCfg())}
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     identity = {"digest": digest, "settings": settings, "commit": commit()}  # what the runtime does is part of how it walks
     if any(known.get(key) != value for key, value in identity.items()):
@@ -140,7 +139,7 @@ def stops(walker: Walker, count: int) -> dict[str, Any]:
         command = rng.uniform(walker.range[:, 0], walker.range[:, 1]).round(2).tolist()
         done.append(walker.set_down(command, round(rng.uniform(*WALKED_S), 2)))
     asked = [one for one in done if one.asked]
-    took = float(np.median([one.took_s for one in asked if one.ended is None] or [math.nan]))
+    took = float(np.median([one.took_s for one in asked if one.ended is None] or [0.0]))
     ends = [asdict(one) for one in asked if one.ended is not None]
     return {"asked": len(asked), "before": len(done) - len(asked), "took_s": round(took, 2), "ends": ends}
 
@@ -277,6 +276,8 @@ def random_sentence(points: dict[str, Any]) -> str:
 
 def stop_sentence(found: dict[str, Any]) -> str:
     text = f"Stopped {found['asked']} times in mid-stride, after {WALKED_S[0]:g} to {WALKED_S[1]:g} s of a random command: "
+    if not found["asked"]:
+        return text + "it never came so far."
     failed = len(found["ends"])
     low, high = proportion_interval(failed, found["asked"])
     text += f"{failed} falls and stops by the supervisor ({100 * low:.1f} to {100 * high:.1f} % with 95 % confidence)"

@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -131,6 +133,29 @@ def start(module: str, *words: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", f"trudi_runtime.{module}", "--ros-args", *words], env=environment)
 
 
+@contextlib.contextmanager
+def nodes(bundle: Path, record_dir: str = "~/.ros/trudi_flights") -> Iterator[Hand]:
+    """The robot's node and the runtime's, each in a process of its own, until the end; and the hand that talks to them."""
+    rclpy.init()
+    hand = Hand()
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "runtime.yaml"
+        file.write_text(f"/**: {{ros__parameters: {{bundle: {bundle.resolve()}, record_dir: {record_dir}}}}}\n")
+        started = [
+            start("sim_robot", "-p", f"task:={TASK}", "-p", "odometry:=true"),
+            start("runtime_node", "--params-file", str(ROBOT), "--params-file", str(file)),
+        ]
+        try:
+            yield hand
+        finally:
+            for node in reversed(started):
+                node.terminate()
+            for node in started:
+                node.wait()
+            hand.destroy_node()
+            rclpy.shutdown()
+
+
 def fly(hand: Hand, legs: tuple[Leg, ...]) -> None:
     """From configure to rest, with what was seen on the way."""
     hand.transition(Transition.TRANSITION_CONFIGURE)
@@ -171,24 +196,8 @@ def main() -> None:
     """Starts the nodes, flies, ends them."""
     with Bundle.open(BUNDLE) as bundle:
         legs = read_script(COURSE, bundle.contract.commands)
-    rclpy.init()
-    hand = Hand()
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "runtime.yaml"
-        file.write_text(f"/**: {{ros__parameters: {{bundle: {BUNDLE}}}}}\n")
-        nodes = [
-            start("sim_robot", "-p", f"task:={TASK}", "-p", "odometry:=true"),
-            start("runtime_node", "--params-file", str(ROBOT), "--params-file", str(file)),
-        ]
-        try:
-            fly(hand, legs)
-        finally:
-            for node in reversed(nodes):
-                node.terminate()
-            for node in nodes:
-                node.wait()
-            hand.destroy_node()
-            rclpy.shutdown()
+    with nodes(BUNDLE) as hand:
+        fly(hand, legs)
 
 
 if __name__ == "__main__":

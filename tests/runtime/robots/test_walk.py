@@ -291,12 +291,12 @@ def test_the_zoos_go1s_walk(name):
 
 
 def test_told_to_run_backwards_from_the_start_it_does_not_fall():
-    """Commands may jump here; shown them while it is blended in, another seed's policy fell after 1.2 s."""
+    """Commands may jump here; shown them while it is blended in, the same policy falls after 1.3 s at both."""
     with Bundle.open(ZOO / "go1_flat") as bundle:
         contract, engine = bundle.contract, choose(bundle, ("onnx",)).engine
     jumps = contract.model_copy(update={"safety": contract.safety.model_copy(update={"command_slew_s": None})})
     walker = Walker(jumps, engine, MujocoCfg())
-    lives = [walker.follow(np.tile(command, (150, 1))) for command in ((-1.5, 0.0, 0.0), (-1.5, 0.8, 1.2))]
+    lives = [walker.follow(np.tile(command, (150, 1))) for command in ((-1.5, -0.8, 0.0), (-1.5, 0.0, 1.2))]
     assert [life.ended for life in lives] == [None, None] and all(life.velocity[-25:, 0].mean() < -1.0 for life in lives)
 
 
