@@ -79,6 +79,7 @@ def measure(path: Path, episodes: int, seconds: float) -> dict[str, Any]:
         "settings": {key: mine for key, (_, mine) in differences(load_config(PRESET, None), cfg).items()},
         "env_steps": saved.counters.env_steps,
         "minutes": saved.counters.elapsed_s / 60.0,
+        "processor_minutes": rows[-1]["time/cpu_s"] / 60.0,
         "return": {"mean": result.mean, "low": low, "high": high, "episodes": episodes},
         "fell": int((result.lengths < env.max_episode_steps).sum()),
         "curve": curve(rows),
@@ -132,10 +133,11 @@ def render(known: dict[str, Any]) -> None:
 
     commands = len(FORWARD) * len(LEFT) * len(TURNING)
     lines = ["# Go1 on a CPU", "", f"`{known['command']}`; {known['machine']}. What is what: benchmarks/go1_flat.py.", ""]
-    lines += [f"| run | steps (M) | minutes | return | fell | {' | '.join(AXES)} | falls | learning |"]
-    lines += ["|---|---|---|---|---|---|---|---|---|---|"]
+    lines += [f"| run | steps (M) | minutes | of one core | return | fell | {' | '.join(AXES)} | falls | learning |"]
+    lines += ["|---|---|---|---|---|---|---|---|---|---|---|"]
     lines += [row(name, run) for name, run in known["runs"].items()]
-    lines += ["", "Return: of the task as it is, with its 95 % interval, and how many of those episodes ended early."]
+    lines += ["", "Minutes: of the training; the same in minutes of one core, of the two that there are."]
+    lines += ["Return: of the task as it is, with its 95 % interval, and how many of those episodes ended early."]
     still = known["still"]
     lines += [f"Standing still earns {still['mean']:.2f} [{still['low']:.2f}, {still['high']:.2f}] in the same episodes."]
     lines += [f"Errors: of mean velocities over {commands} commands; the target is {TARGET[0]} m/s and {TARGET[2]} rad/s."]
@@ -173,7 +175,7 @@ def row(name: str, run: dict[str, Any]) -> str:
     earned = f"{got['mean']:.2f} [{got['low']:.2f}, {got['high']:.2f}] | {run['fell']} of {got['episodes']}"
     errors = " | ".join(f"{value:.3f}" for value in found["error"])
     falls = f"{found['falls']} in {found['robot_seconds']:.0f} s"
-    spent = f"{run['env_steps'] / 1e6:.1f} | {run['minutes']:.0f}"
+    spent = f"{run['env_steps'] / 1e6:.1f} | {run['minutes']:.0f} | {run['processor_minutes']:.0f}"
     return f"| {name} | {spent} | {earned} | {errors} | {falls} | {run['learning']:.0%} |"
 
 

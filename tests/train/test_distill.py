@@ -21,7 +21,7 @@ from trudi.train.distill.score import ScoreMatcher, noised
 from trudi.train.distill.settings import DistillCfg, GateCfg, open_teacher, read_settings, run_config
 from trudi.train.distill.student import student_policy, warm_start
 from trudi.train.envs import envpool
-from trudi.train.envs.base import Observation
+from trudi.train.envs.base import Observation, SimCfg
 from trudi.train.envs.registry import make_env
 from trudi.train.errors import TrainError
 from trudi.train.evaluation import EvalResult
@@ -218,6 +218,50 @@ def test_the_teacher_drives_its_share_of_the_environments(share):
             observation = step.observation
     raw.close()
     assert len(visit.gap) == 6 * (4 - round(4 * share))
+
+
+class Watched:
+    """A simulator whose actions are kept."""
+
+    def __init__(self, env):
+        self.env, self.actions = env, []
+
+    def __getattr__(self, name):
+        return getattr(self.env, name)
+
+    def step(self, action):
+        self.actions.append(action.clone())
+        return self.env.step(action)
+
+
+def test_noise_of_the_actions_grows_over_the_environments_and_leaves_the_labels():
+    """Five environments under 0.4: standard deviations of 0, 0.1, 0.2, 0.3 and 0.4 about what the student would do."""
+    student, teacher = small(), small().policy
+    with torch.no_grad():
+        student.policy.score.out.weight.mul_(0.02)
+        student.policy.score.out.bias.zero_()
+    env = Watched(make_env(TASK, 5, 3, device=CPU, stagger=False))
+    visit = Labeller(env, student, teacher, "zero", torch.Generator().manual_seed(0), 0.4).visit(800, 0.0)
+    env.close()
+    with torch.no_grad():
+        own = student.policy.sample_ode(visit.samples.observation.actor, visit.samples.latent)[0].view(800, 5)
+        states = teacher.sample_ode(visit.samples.observation.actor, visit.samples.latent)[1]
+    sent = torch.stack(env.actions)[:, :, 0]
+    assert float(own.abs().max()) < 0.2 and float(sent.abs().max()) == 1.0  # 1 is as far as an action goes
+    noise = sent - own
+    torch.testing.assert_close(noise[:, 0], torch.zeros(800), rtol=0.0, atol=1e-6)
+    torch.testing.assert_close(noise.mean(0), torch.zeros(5), rtol=0.0, atol=0.05)
+    torch.testing.assert_close(noise.std(0), torch.tensor([0.0, 0.1, 0.2, 0.3, 0.4]), rtol=0.1, atol=1e-6)
+    torch.testing.assert_close(visit.samples.label, states[-1])
+
+
+def test_a_student_is_made_where_its_teacher_ended():
+    """A penalty went from -1 to -5 over the first half of the run; a student of a quarter of it has -3 throughout."""
+    sim = SimCfg(training_overrides=("a=-1", "b=true"), final_overrides=("a=-5",), final_span=(0.0, 0.5))
+    teacher = TrainCfg(task=TASK, sim=sim)
+    assert run_config(DistillCfg(), teacher, 0.25).sim.training_overrides == ("a=-3.0", "b=true")
+    for progress in (0.0, 0.5, 1.0):
+        assert run_config(DistillCfg(), teacher).sim.for_training(progress).overrides == ("a=-5.0", "b=true")
 
 
 def labelled(value: float, count=3) -> Labelled:

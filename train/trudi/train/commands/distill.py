@@ -105,7 +105,7 @@ def main(argv: list[str]) -> int:
     if job is None:
         return EXIT_OK
     settings, teacher, folder = job.args.cfg, job.teacher, job.folder
-    cfg = run_config(settings, teacher.cfg)
+    cfg = run_config(settings, teacher.cfg, teacher.counters.iteration / teacher.cfg.max_iterations)
     if folder is None:
         require_free(job.out, "distill")
     distiller = Distiller(settings, cfg, teacher.agent, folder.load_checkpoint() if folder is not None else None)

@@ -96,14 +96,22 @@ class Visit:
 
 
 class Labeller:
-    """Steps a simulator, the first environments driven by the teacher and the others by the student."""
+    """Steps a simulator, the first environments driven by the teacher and the others by the student; `action_noise` is the
+    standard deviation of what is added to the last one's actions (DistillCfg)."""
 
     def __init__(
-        self, env: VectorEnv, agent: Agent, teacher: DenoisingPolicy, latent: Latent, generator: torch.Generator
+        self,
+        env: VectorEnv,
+        agent: Agent,
+        teacher: DenoisingPolicy,
+        latent: Latent,
+        generator: torch.Generator,
+        action_noise: float = 0.0,
     ) -> None:
         self._env, self._agent, self._teacher = env, agent, teacher
         self._latent, self._generator = latent, generator
         self._raw = env.reset()
+        self._noise = torch.linspace(0.0, action_noise, env.num_envs, device=self._raw.actor.device)[:, None]
 
     @torch.no_grad()
     def visit(self, steps: int, teacher_share: float) -> Visit:
@@ -120,7 +128,7 @@ class Labeller:
             latent = self._draw(seen.actor)
             wanted, states = self._teacher.sample_ode(seen.actor, latent)
             own, _ = agent.policy.sample_ode(seen.actor, latent)
-            step = env.step(torch.cat([wanted[:driven], own[driven:]]))
+            step = env.step(self._stirred(torch.cat([wanted[:driven], own[driven:]])))
             samples.append(Labelled(seen, latent, states[-1]))
             raw.append(self._raw)
             gaps.append((own - wanted)[driven:])
@@ -136,6 +144,12 @@ class Labeller:
                 torch.cat([one.returns for one in episodes]), torch.cat([one.lengths for one in episodes])
             ),
         )
+
+    def _stirred(self, action: Tensor) -> Tensor:
+        if not self._noise.any():
+            return action
+        noise = torch.randn(action.shape, generator=self._generator, device=action.device)
+        return (action + self._noise * noise).clamp(-1.0, 1.0)
 
     def _draw(self, observation: Tensor) -> Tensor:
         policy = self._teacher

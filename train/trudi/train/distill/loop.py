@@ -44,7 +44,8 @@ class Distiller(Learner):
         return agent
 
     def start_collecting(self) -> None:
-        self.labeller = Labeller(self.env, self.agent, self.teacher.denoising, self.settings.latent, self.generator)
+        settings, teacher = self.settings, self.teacher.denoising
+        self.labeller = Labeller(self.env, self.agent, teacher, settings.latent, self.generator, settings.action_noise)
 
     def capture(self) -> state.TensorDict:
         tensors = super().capture() | self.memory.tensors()

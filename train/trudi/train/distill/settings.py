@@ -93,6 +93,10 @@ class DistillCfg:
     """Steps of every environment per iteration; the teacher's by default."""
     max_iterations: int = 40
     """Length of the distillation; a fifth of the teacher's by default, at least 20."""
+    action_noise: float = 0.0
+    """Standard deviation of what is added to the actions in (-1, 1) that drive the last environments; from none in the first
+    it grows evenly. Labels are of the states that come of it, so that the student learns the way back from further off
+    (DART, arXiv 1703.09327)."""
     teacher_until: float = 0.5
     """Until this share of the run the teacher drives some environments, fewer with each iteration."""
     memory: int = 16
@@ -124,6 +128,8 @@ class DistillCfg:
     def __post_init__(self) -> None:
         if not 0.0 <= self.teacher_until <= 1.0:
             raise TrainError(f"teacher_until is {self.teacher_until}; it must be in [0, 1]")
+        if not 0.0 <= self.action_noise < float("inf"):
+            raise TrainError(f"action_noise is {self.action_noise}; it must be finite, and 0 or more")
         if self.memory < 1:
             raise TrainError(f"memory is {self.memory}; it must be at least 1")
         if self.latent_weight < 0.0 or not self.region > 0.0:
@@ -159,8 +165,9 @@ def defaults_for(teacher: TrainCfg, counters: Counters) -> DistillCfg:
     )
 
 
-def run_config(cfg: DistillCfg, teacher: TrainCfg) -> TrainCfg:
-    """The student's run as training, evaluation and export know it."""
+def run_config(cfg: DistillCfg, teacher: TrainCfg, progress: float = 1.0) -> TrainCfg:
+    """The student's run as training, evaluation and export know it; its simulator is what the teacher's was at `progress`
+    in [0, 1] of its run, where the teacher is from."""
     evaluation = dataclasses.replace(
         teacher.evaluation, every=cfg.evaluate_every, episodes=cfg.evaluate_episodes, sampler=cfg.sampler
     )
@@ -173,6 +180,7 @@ def run_config(cfg: DistillCfg, teacher: TrainCfg) -> TrainCfg:
         device=cfg.device,
         threads=1,
         save_every=cfg.save_every,
+        sim=teacher.sim.at(progress),
         keep_checkpoints=cfg.keep_checkpoints,
         policy=student_policy(teacher.policy, cfg.steps, cfg.width),
         optim=cfg.optim,

@@ -48,8 +48,8 @@ class SimCfg:
                     f"sim.final_overrides: {key} needs a number here and in sim.training_overrides, to start from"
                 )
 
-    def for_training(self, progress: float = 0.0) -> SimCfg:
-        """What training's own simulator is made with at `progress` in [0, 1] of the run."""
+    def at(self, progress: float) -> SimCfg:
+        """The same with `training_overrides` as they are at `progress` in [0, 1] of the run, which then stay so."""
         begin, end = self.final_span
         share = min(max((progress - begin) / (end - begin), 0.0), 1.0)
         finals = dict(map(_number, self.final_overrides))
@@ -58,7 +58,12 @@ class SimCfg:
             key, start = _number(one)
             final = finals.get(key)
             now.append(one if start is None or final is None else f"{key}={start + share * (final - start)}")
-        return replace(self, overrides=(*self.overrides, *now), training_overrides=(), final_overrides=())
+        return replace(self, training_overrides=tuple(now), final_overrides=())
+
+    def for_training(self, progress: float = 0.0) -> SimCfg:
+        """What training's own simulator is made with at `progress` in [0, 1] of the run."""
+        now = self.at(progress)
+        return replace(now, overrides=(*now.overrides, *now.training_overrides), training_overrides=())
 
     def refuse(self, backend: str, *, but: Collection[str] = ()) -> None:
         """TrainError where something is set, in the name of a simulator that takes none of it, `but` some."""
