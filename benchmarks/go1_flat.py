@@ -1,6 +1,6 @@
 """Unitree Go1 on flat ground, trained on a CPU: how it learned, what it earns, how well it follows commands.
 
-    trudi train --config go1_flat --seed 0 --out RUN           # so do --algo ppo and --algo reppo for the same time
+    trudi train --config go1_flat --seed 0 --out RUN           # so do --algo ppo and --algo reppo (docs/go1.md)
     python benchmarks/go1_flat.py RUN [RUN ...] [--episodes 128] [--seconds 10]
     python benchmarks/go1_flat.py                              # go1_flat.md and .png again from go1_flat.json
 
@@ -153,6 +153,8 @@ def render(known: dict[str, Any]) -> None:
     left, right = figure.subplots(1, 2)
     for name, run in known["runs"].items():
         measured = [point for point in run["curve"] if "return" in point]
+        if len(measured) < 2:  # a student that was evaluated at its end alone
+            continue
         left.plot([p["seconds"] / 60 for p in measured], [p["return"] for p in measured], label=name)
         right.plot([p["steps"] / 1e6 for p in measured], [p["return"] for p in measured], label=name)
     left.set(xlabel="training time (min)", ylabel="return")
