@@ -164,9 +164,11 @@ def naive(args: argparse.Namespace) -> None:
     node.create_subscription(TwistStamped, "cmd_vel", lambda _: None, qos)
     commands = node.create_publisher(JointState, "joint_commands", qos)
     node.create_timer(1.0 / args.rate, on_timer)
-    with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
-        rclpy.spin(node)
-    args.out.write_text(json.dumps(latencies))
+    try:
+        with contextlib.suppress(KeyboardInterrupt, ExternalShutdownException):
+            rclpy.spin(node)
+    finally:  # the signal may end rclpy's context under a callback, which then raises
+        args.out.write_text(json.dumps(latencies))
 
 
 # One run of each.
