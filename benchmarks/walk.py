@@ -53,7 +53,7 @@ SWEEPS: dict[str, tuple[str, tuple[float, ...], Change]] = {
     "strength": ("motor strength (factor)", (0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2), varies("motor_strength")),
     "noise": ("noise (factor on Go1's training)", (0.0, 0.5, 1.0, 1.5, 2.0, 3.0), lambda cfg, v: replace(cfg, noise=v)),
 }
-PARTS = ("grid", "random", "stop", *SWEEPS)
+PARTS = ("grid", "random", "start", "stop", *SWEEPS)
 WALKED_S = (2.0, 5.0)
 """For how long it walks before a stop, drawn evenly."""
 
@@ -66,6 +66,7 @@ def main() -> None:
     parser.add_argument("--part", action="append", choices=PARTS, help="this part alone (again for another)")
     parser.add_argument("--minutes", type=float, default=30.0, help="of random commands, in six seeds")
     parser.add_argument("--seconds", type=float, default=120.0, help="of random commands at each point of a sweep")
+    parser.add_argument("--starts", type=int, default=300, help="how often it sets off from a halt")
     parser.add_argument("--stops", type=int, default=300, help="how often it is stopped in mid-stride")
     parser.add_argument("--hold", type=float, default=10.0, help="how long each command of the grid is held; s")
     parser.add_argument("--render", action="store_true", help="measure nothing")
@@ -82,7 +83,7 @@ def measure(args: argparse.Namespace, path: Path) -> None:
         engine, contract, digest = choose(bundle, ("onnx",)).engine, bundle.contract, bundle.digest
     plain = MujocoCfg(task=args.task or f"{contract.task.backend}:{contract.task.id}")
     settings = {"task": plain.task, "minutes": args.minutes, "seconds": args.seconds, "hold": args.hold}
-    settings |= {"stops": args.stops, "walk": asdict(WalkCfg())}
+    settings |= {"starts": args.starts, "stops": args.stops, "walk": asdict(WalkCfg())}
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     identity = {"digest": digest, "settings": settings, "commit": commit()}  # what the runtime does is part of how it walks
     if any(known.get(key) != value for key, value in identity.items()):
@@ -109,6 +110,8 @@ def measure(args: argparse.Namespace, path: Path) -> None:
             for seed in range(6):
                 cfg = replace(plain, seed=seed)
                 point(part, str(seed), lambda cfg=cfg, seed=seed: roam(walker(cfg), args.minutes * 10.0, seed))
+        elif part == "start":
+            point(part, "all", lambda: starts(walker(plain), args.starts))
         elif part == "stop":
             point(part, "all", lambda: stops(walker(plain), args.stops))
         else:
@@ -126,7 +129,15 @@ def delays(cfg: MujocoCfg) -> list[float]:
 
 
 def roam(walker: Walker, seconds: float, seed: int) -> dict[str, Any]:
-    lives = walker.roam(seconds, seed=seed)
+    return found_of(walker, walker.roam(seconds, seed=seed))
+
+
+def starts(walker: Walker, count: int) -> dict[str, Any]:
+    """`Walker.set_off`."""
+    return {"asked": count} | found_of(walker, walker.set_off(count))
+
+
+def found_of(walker: Walker, lives: list[Life]) -> dict[str, Any]:
     report = walker.lock.robot.report()
     found = {"figures": walker.figures(lives).to_json(), "mass_kg": walker.mass_kg, "unsafe": report.violation_count}
     return found | {"ends": [ending(life) for life in lives if life.ended and len(life.command)]}
@@ -227,6 +238,8 @@ def render(known: dict[str, Any], path: Path) -> None:
     for name, (label, _, _) in SWEEPS.items():
         if name in parts:
             lines += sweep_table(name, label, parts[name], known["settings"]["seconds"], cfg)
+    if "start" in parts and parts["start"]["all"]["ends"]:
+        lines += ["## Set off from a halt", "", *ends_table(parts["start"]["all"]["ends"])]
     if "stop" in parts and parts["stop"]["all"]["ends"]:
         lines += stop_table(parts["stop"]["all"]["ends"])
     if "grid" in parts:
@@ -247,6 +260,8 @@ def summary(known: dict[str, Any], cfg: WalkCfg) -> list[str]:
         lines[-1] += f" (of single moments: {three(found.error_now)}); {ends(found)}."
     if "random" in parts:
         lines.append(f"- {random_sentence(parts['random'])}")
+    if "start" in parts:
+        lines.append(f"- {start_sentence(parts['start']['all'])}")
     if "stop" in parts:
         lines.append(f"- {stop_sentence(parts['stop']['all'])}")
     if "delay" in parts and len(parts["delay"]) > 1:
@@ -274,14 +289,21 @@ def random_sentence(points: dict[str, Any]) -> str:
     return text + f" (fewer than {3600 * NO_FALL_UP_TO_95 / seconds:.1f} an hour with 95 % confidence)."
 
 
+def start_sentence(found: dict[str, Any]) -> str:
+    text = f"Set off from a halt {found['asked']} times, with a random command of half of the range for 4 s: "
+    return text + f"{failures(len(found['ends']), found['asked'])}."
+
+
 def stop_sentence(found: dict[str, Any]) -> str:
     text = f"Stopped {found['asked']} times in mid-stride, after {WALKED_S[0]:g} to {WALKED_S[1]:g} s of a random command: "
     if not found["asked"]:
         return text + "it never came so far."
-    failed = len(found["ends"])
-    low, high = proportion_interval(failed, found["asked"])
-    text += f"{failed} falls and stops by the supervisor ({100 * low:.1f} to {100 * high:.1f} % with 95 % confidence)"
-    return text + f"; STAND comes {found['took_s']:g} s after STOP (median)."
+    return text + f"{failures(len(found['ends']), found['asked'])}; STAND comes {found['took_s']:g} s after STOP (median)."
+
+
+def failures(count: int, of: int) -> str:
+    low, high = proportion_interval(count, of)
+    return f"{count} falls and stops by the supervisor ({100 * low:.1f} to {100 * high:.1f} % with 95 % confidence)"
 
 
 def proportion_interval(count: int, of: int) -> tuple[float, float]:
@@ -327,10 +349,13 @@ def table(first: str, points: dict[str, Any], mark: Callable[[str], str] = str) 
 
 def random_table(points: dict[str, Any]) -> list[str]:
     lines = ["## Random commands", "", *table("seed", points)]
-    found = [one for key in sorted(points) for one in points[key]["ends"]]
+    return lines + ends_table([one for key in sorted(points) for one in points[key]["ends"]])
+
+
+def ends_table(found: list[dict[str, Any]]) -> list[str]:
     if not found:
-        return lines
-    lines += [
+        return []
+    lines = [
         "| how it ended | command then (forward, left, turning) | held for (s) | command before | life (s) |",
         "|---|---|---|---|---|",
     ]

@@ -264,6 +264,17 @@ def test_a_student_is_made_where_its_teacher_ended():
         assert run_config(DistillCfg(), teacher).sim.for_training(progress).overrides == ("a=-5.0", "b=true")
 
 
+def test_a_student_visits_a_simulator_of_its_own(teacher, tmp_path, capsys):
+    """What it is told stands behind what its teacher ended with, in its visits alone; what a task does not take is named."""
+    sim = SimCfg(overrides=("c=1",), training_overrides=("a=-1",), final_overrides=("a=-5",), final_span=(0.0, 0.5))
+    its = run_config(DistillCfg(training_overrides=("b=0.5", "a=-2")), TrainCfg(task=TASK, sim=sim)).sim
+    assert its.for_training().overrides == ("c=1", "a=-5.0", "b=0.5", "a=-2") and its.overrides == ("c=1",)
+    command = ["distill", str(teacher), "--training-overrides", "quiet_sensors=0.5", "--out", str(tmp_path / "none")]
+    assert cli.main(command) == 2
+    assert "no 'quiet_sensors' in the task's configuration" in capsys.readouterr().err
+    assert not (tmp_path / "none").exists()
+
+
 def labelled(value: float, count=3) -> Labelled:
     actor = torch.full((count, 2), value)
     return Labelled(Observation(actor, actor), torch.full((count, 1), value), torch.full((count, 1), -value))

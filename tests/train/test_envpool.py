@@ -249,6 +249,30 @@ def test_late_actions_are_the_same_ones_a_step_later():
     late.close(), plain.close()
 
 
+def test_quiet_sensors_say_what_is():
+    """Every second of six environments observes what the task without noise does, at the start of an episode, too."""
+    quiet = make_env(GO1, 6, 5, device=torch.device("cpu"), stagger=False, sim=SimCfg(overrides=("quiet_sensors=0.5",)))
+    noisy = make_env(GO1, 6, 5, device=torch.device("cpu"), stagger=False)
+    silent = make_env(GO1, 6, 5, device=torch.device("cpu"), stagger=False, sim=SimCfg(overrides=("noise_level=0",)))
+    generator, ends = torch.Generator().manual_seed(0), 0
+    seen, loud, still = (env.reset() for env in (quiet, noisy, silent))
+    for _ in range(150):
+        for part, with_noise, without in zip(*((one.actor, one.critic) for one in (seen, loud, still)), strict=True):
+            assert torch.equal(part[0::2], with_noise[0::2]) and torch.equal(part[1::2], without[1::2])
+            assert (with_noise[:, :33] != without[:, :33]).all(1).any() and torch.equal(with_noise[:, 48:], without[:, 48:])
+        action = torch.rand(6, 12, generator=generator) * 2.0 - 1.0  # throws the robot over now and then
+        steps = [env.step(action) for env in (quiet, noisy, silent)]
+        seen, loud, still = (step.observation for step in steps)
+        assert torch.equal(steps[0].reward, steps[2].reward)
+        if (ended := steps[0].ended)[1::2].any():
+            rows = torch.arange(6)[ended] % 2 == 1
+            assert torch.equal(steps[0].terminal.actor[rows], steps[2].terminal.actor[rows])
+        ends += int(ended[1::2].sum())
+    assert ends >= 3
+    for env in (quiet, noisy, silent):
+        env.close()
+
+
 @pytest.mark.parametrize(
     ("task", "override", "said"),
     [
@@ -257,6 +281,8 @@ def test_late_actions_are_the_same_ones_a_step_later():
         (GO1, "num_envs=3", "no 'num_envs' in the task's configuration"),
         (GO1, "orientation_scale=much", "orientation_scale is -5.0; 'much' is of another kind"),
         (GO1, "late_actions=2", "late_actions is 2.0; it is a share of the environments, 0 to 1"),
+        (GO1, "quiet_sensors=-0.1", "quiet_sensors is -0.1; it is a share of the environments, 0 to 1"),
+        ("envpool:CheetahRun-v1", "quiet_sensors=0.5", "no 'quiet_sensors'"),
         ("envpool:CheetahRun-v1", "late_actions=0.5", "no 'late_actions'"),
         ("envpool:CheetahRun-v1", "clip_reward=false", "no 'clip_reward'"),
     ],

@@ -241,6 +241,22 @@ def test_random_commands_are_of_the_contracts_range_and_seeded(go1):
     assert 0.03 < (course == 0.0).all(1).mean() < 0.2
 
 
+def test_it_sets_off_from_a_halt(go1):
+    """Three times: nothing for 2.5 to 4.5 s, then one command of half of the range for 2 s; the first second is START's."""
+    walker = Walker(*go1, MujocoCfg(), WalkCfg(fall_tilt_rad=3.0, fall_height=1e-3, lie_s=1e3))
+    lives = walker.set_off(3, every_s=2.0, seed=1)
+    assert [life.ended for life in lives] == [None]
+    shown = lives[0].command
+    changes = [0, *(np.flatnonzero(np.any(np.diff(shown, axis=0), axis=1)) + 1), len(shown)]
+    halts, walks = np.diff(changes)[::2], np.diff(changes)[1::2]
+    assert len(halts) == 3 and all(125 <= count <= 225 for count in halts) and walks.tolist() == [100] * 3
+    for begin, end in itertools.pairwise(changes):
+        asked = shown[begin:end]
+        assert (asked == asked[0]).all() and (np.abs(asked[0]) <= 0.5 * walker.range[:, 1]).all()
+    assert all((shown[begin] == 0.0).all() for begin in changes[:-1:2])
+    assert all((shown[begin] != 0.0).all() for begin in changes[1::2])
+
+
 def test_a_start_after_a_walk_is_a_start_like_the_first(go1):
     walker = Walker(*go1, MujocoCfg())
     first, second = (walker.follow(walker.course(1.0, 1.0, seed=1)) for _ in range(2))

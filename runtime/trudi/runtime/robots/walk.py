@@ -29,6 +29,8 @@ GRAVITY = 9.81
 FALL = "fall"
 STANDING_PART = 0.1
 """Of the random commands, those that ask for nothing."""
+HALTED_S = (2.5, 4.5)
+"""For how long nothing is asked for before `set_off`, drawn evenly; s."""
 
 
 @dataclass(frozen=True)
@@ -314,11 +316,26 @@ class Walker:
         return SetDown(told, drove_s, asked=True, took_s=took_s, ended=ended)
 
     def roam(self, seconds: float, *, every_s: float = 4.0, seed: int = 0) -> list[Life]:
-        """Random commands, a new one each `every_s`; after a fall or a stop it stands up and the course goes on.
+        """Random commands, a new one each `every_s`."""
+        return self.run(self.course(seconds, every_s, seed))
+
+    def set_off(self, count: int, *, every_s: float = 4.0, seed: int = 0) -> list[Life]:
+        """Sets off from a halt, `count` times: nothing is asked for during HALTED_S, then for `every_s` a random command of
+        half of the contract's range. A slow step from a stand is not easier than one in full stride."""
+        rng, period_s = np.random.default_rng(seed), self.lock.contract.control_period_s
+        low, high = 0.5 * self.range.T
+        parts: list[Float64] = []
+        for _ in range(count):
+            parts.append(np.tile(self._neutral[self._place], (round(rng.uniform(*HALTED_S) / period_s), 1)))
+            parts.append(np.tile(rng.uniform(low, high), (round(every_s / period_s), 1)))
+        return self.run(np.concatenate(parts))
+
+    def run(self, course: Float64) -> list[Life]:
+        """`follow`, and after a fall or a stop it stands up and the course goes on.
 
         A robot that does not come through the first control step of a life is not tried again.
         """
-        course, lives, done = self.course(seconds, every_s, seed), list[Life](), 0
+        lives, done = list[Life](), 0
         while done < len(course):
             lives.append(self.follow(course[done:]))
             if not len(lives[-1].command):

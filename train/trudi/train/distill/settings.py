@@ -97,6 +97,9 @@ class DistillCfg:
     """Standard deviation of what is added to the actions in (-1, 1) that drive the last environments; from none in the first
     it grows evenly. Labels are of the states that come of it, so that the student learns the way back from further off
     (DART, arXiv 1703.09327)."""
+    training_overrides: tuple[str, ...] = ()
+    """KEY=VALUE settings of the simulator that the student visits, beside those that the teacher ended with: situations that
+    the teacher knows and was seldom in. Evaluations and the gate have the task as it is."""
     teacher_until: float = 0.5
     """Until this share of the run the teacher drives some environments, fewer with each iteration."""
     memory: int = 16
@@ -171,6 +174,8 @@ def run_config(cfg: DistillCfg, teacher: TrainCfg, progress: float = 1.0) -> Tra
     evaluation = dataclasses.replace(
         teacher.evaluation, every=cfg.evaluate_every, episodes=cfg.evaluate_episodes, sampler=cfg.sampler
     )
+    sim = teacher.sim.at(progress)
+    sim = dataclasses.replace(sim, training_overrides=(*sim.training_overrides, *cfg.training_overrides))
     return dataclasses.replace(
         teacher,
         seed=cfg.seed,
@@ -180,7 +185,7 @@ def run_config(cfg: DistillCfg, teacher: TrainCfg, progress: float = 1.0) -> Tra
         device=cfg.device,
         threads=1,
         save_every=cfg.save_every,
-        sim=teacher.sim.at(progress),
+        sim=sim,
         keep_checkpoints=cfg.keep_checkpoints,
         policy=student_policy(teacher.policy, cfg.steps, cfg.width),
         optim=cfg.optim,

@@ -23,9 +23,14 @@ from trudi.train.errors import TrainError, near_matches
 
 Array = NDArray[Any]
 REWARD_TERM, CLIP_REWARD = "reward_", "clip_reward"
-LATE_ACTIONS = "late_actions"
-# Where a task's observations, the actor's and the critic's, tell of the action before the last one: columns of both.
-LAST_ACTION = {f"MuJoCoPlayground/Go1Joystick{ground}Terrain-v1": slice(33, 45) for ground in ("Flat", "Rough")}
+LATE_ACTIONS, QUIET_SENSORS = "late_actions", "quiet_sensors"
+SHARES = (LATE_ACTIONS, QUIET_SENSORS)
+"""Options of this adapter for Playground's Go1 that hold for a share of the environments."""
+GO1_TASKS = frozenset(f"MuJoCoPlayground/Go1Joystick{ground}Terrain-v1" for ground in ("Flat", "Rough"))
+# Columns of their observations. Of both, the actor's and the critic's: the action before the last one, and what the sensors
+# say (linear velocity, gyroscope, gravity, joint positions and velocities). Of the critic's: the same without noise.
+LAST_ACTION, SENSED = slice(33, 45), slice(0, 33)
+TRUE = [*range(57, 60), *range(48, 51), *range(54, 57), *range(63, 87)]
 OWN_OPTIONS = frozenset(
     {
         *("num_envs", "batch_size", "num_threads", "max_num_players", "thread_affinity_offset", "base_path", "seed"),
@@ -149,11 +154,11 @@ def make(
     """A fresh pool, with meshes left out of the models where the task does not need them.
 
     `sim.overrides` take EnvPool's own options of the task but for those that the robot's file states, and for Playground's
-    walking robots `clip_reward=false`; for its Go1 `late_actions` (`EnvPoolEnv`).
+    walking robots `clip_reward=false`; for its Go1 `late_actions` and `quiet_sensors` (`EnvPoolEnv`).
     """
     sim.refuse("EnvPool", but=("overrides",))
     options = task_options(name, sim.overrides)
-    own = {key: options.pop(key) for key in (CLIP_REWARD, LATE_ACTIONS) if key in options}
+    own = {key: options.pop(key) for key in (CLIP_REWARD, *SHARES) if key in options}
     return EnvPoolEnv(name, num_envs, seed, device=device, num_threads=num_threads, stagger=stagger, **own, **options)
 
 
@@ -170,15 +175,16 @@ def task_options(name: str, overrides: Sequence[str]) -> dict[str, Any]:
     }
     if f"info:{REWARD_TERM}tracking_lin_vel" in spec.state_array_spec:
         before[CLIP_REWARD] = True
-    if name in LAST_ACTION:
-        before[LATE_ACTIONS] = 0.0
+    if name in GO1_TASKS:
+        before |= dict.fromkeys(SHARES, 0.0)
     for key in (override.partition("=")[0] for override in overrides):
         if key in ROBOT_OPTIONS:
             raise TrainError(f"sim.overrides: {key} is in the robot's file, which policies are exported with; leave it out")
     options = dict(before)
     apply_overrides(options, overrides)
-    if not 0.0 <= (share := options.get(LATE_ACTIONS, 0.0)) <= 1.0:
-        raise TrainError(f"sim.overrides: {LATE_ACTIONS} is {share}; it is a share of the environments, 0 to 1")
+    for key in SHARES:
+        if not 0.0 <= (share := options.get(key, 0.0)) <= 1.0:
+            raise TrainError(f"sim.overrides: {key} is {share}; it is a share of the environments, 0 to 1")
     return {key: value for key, value in options.items() if value != before[key]}
 
 
@@ -200,12 +206,16 @@ class EnvPoolEnv(Stateless):
         stagger: bool = True,
         clip_reward: bool = True,
         late_actions: float = 0.0,
+        quiet_sensors: float = 0.0,
         **options: Any,
     ) -> None:
         """Without `clip_reward` a reward is the sum of its terms where that is below 0, too; the task gives 0 there.
 
         In the first `late_actions` of the environments, a share, every action reaches the motors one control step late, as
         on a robot whose computer and bus take their time. The observation tells of the actions given, as it does on time.
+
+        In `quiet_sensors` of them, a share spread evenly over all, observations have no noise. A robot that was never
+        without it never stood quite still, and does not know how to start from there (docs/go1.md).
         """
         from trudi.train.envs.assets import mesh_free_assets
 
@@ -229,13 +239,14 @@ class EnvPoolEnv(Stateless):
             self._first_length = rng.integers(1, self.max_episode_steps + 1, num_envs)
         self._clip_reward = clip_reward
         self._late = np.arange(num_envs) < round(late_actions * num_envs)
+        self._quiet = np.diff(np.floor(quiet_sensors * np.arange(num_envs + 1))) > 0.0
         self._given = np.zeros((num_envs, self.action_size), self._action_dtype)
         self._steps = np.zeros(num_envs, dtype=np.int64)
         self._in_first = np.ones(num_envs, dtype=np.bool_)
 
     def reset(self) -> Observation:
         self._given[:] = 0.0
-        return self._tensors(self._live_pool().reset()[0])
+        return self._seen(self._live_pool().reset()[0], np.arange(self.num_envs))
 
     def step(self, action: Tensor) -> StepResult:
         pool = self._live_pool()
@@ -250,14 +261,14 @@ class EnvPoolEnv(Stateless):
         cut = self._in_first & (self._steps >= self._first_length) & ~terminated & ~truncated
         truncated = (truncated & ~terminated) | cut
         ended = np.flatnonzero(terminated | truncated)
-        observation = self._tensors(observed)
+        observation = self._seen(observed, np.arange(self.num_envs))
         if self._late.any():
             self._tell_of(before, observation)
         terminal: Observation | None = None
         if len(ended):
             index = self._to_device(ended)
             terminal = observation[index]
-            first = self._tensors(pool.reset(ended.astype(np.int32))[0])
+            first = self._seen(pool.reset(ended.astype(np.int32))[0], ended)
             same = observation.critic is observation.actor
             actor = observation.actor.index_copy(0, index, first.actor)
             critic = actor if same else observation.critic.index_copy(0, index, first.critic)
@@ -279,21 +290,26 @@ class EnvPoolEnv(Stateless):
 
     def _tell_of(self, actions: Array, observation: Observation) -> None:
         """Where actions are late, the task has seen the one before; a robot's own last action is what was asked of it."""
-        columns = LAST_ACTION[self.task.removeprefix("envpool:")]
         late, told = self._to_device(self._late), self._to_device(actions[self._late].astype(np.float32))
         for part in (observation.actor, observation.critic):
-            part[late, columns] = told
+            part[late, LAST_ACTION] = told
 
     def _live_pool(self) -> _Pool:
         if self._pool is None:
             raise TrainError(f"the simulator of {self.task} was closed; make a new one")
         return self._pool
 
-    def _tensors(self, observed: Observations) -> Observation:
+    def _seen(self, observed: Observations, environments: Array) -> Observation:
+        """What is observed in `environments` (their numbers); without noise where sensors are quiet."""
         actor = self._flatten(observed, self.info.actor)
-        return Observation(
-            actor, actor if self.info.critic == self.info.actor else self._flatten(observed, self.info.critic)
-        )
+        if self.info.critic == self.info.actor:
+            return Observation(actor, actor)
+        critic = self._flatten(observed, self.info.critic)
+        if self._quiet.any():
+            quiet = self._to_device(self._quiet[environments])[:, None]
+            for part in (actor, critic):
+                part[:, SENSED] = torch.where(quiet, critic[:, TRUE], part[:, SENSED])
+        return Observation(actor, critic)
 
     def _flatten(self, observed: Observations, keys: Mapping[str, int]) -> Tensor:
         parts = [observed[key] if isinstance(observed, Mapping) else observed for key in keys]
