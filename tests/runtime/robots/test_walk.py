@@ -17,7 +17,7 @@ from trudi.runtime.robots.lockstep import LockStep
 from trudi.runtime.robots.mujoco import MujocoCfg
 from trudi.runtime.robots.variation import Variation
 from trudi.runtime.robots.walk import Life, SetDown, WalkCfg, Walker, measure, velocity_command
-from trudi.runtime.session import choose
+from trudi.runtime.session import choose, load_student
 from trudi.runtime.site_file import SiteFile
 
 ZOO = Path(__file__).parents[3] / "zoo"
@@ -334,6 +334,20 @@ def test_the_zoos_go1_is_stopped_in_mid_stride():
     assert [one.ended for one in found[True]] == [None] * 10 and all(3.0 <= one.took_s < 5.0 for one in found[True])
     assert [one.ended for one in found[False]].count("fall") >= 2
     assert walker.lock.robot.report().violation_count == 0
+
+
+def test_the_zoos_go1_and_its_student_step_aside_from_a_halt():
+    """Twenty times slowly to the left; the first student of this policy fell at 9 of 30 such starts."""
+    rng, parts = np.random.default_rng(0), []
+    for _ in range(20):
+        parts.append(np.zeros((int(rng.integers(125, 225)), 3)))
+        parts.append(np.tile(rng.uniform((-0.3, 0.15, -1.0), (0.2, 0.5, 1.0)), (200, 1)))
+    with Bundle.open(ZOO / "go1_flat") as bundle:
+        contract, engines = bundle.contract, (choose(bundle, ("onnx",)).engine, load_student(bundle)[0])
+    for engine in engines:
+        walker = Walker(contract, engine, MujocoCfg())
+        figures = walker.figures(walker.run(np.concatenate(parts)))
+        assert figures.walks(walker.cfg), figures
 
 
 def test_a_walk_that_ends_before_its_stop_is_told_apart(go1):
