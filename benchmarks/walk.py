@@ -54,6 +54,7 @@ SWEEPS: dict[str, tuple[str, tuple[float, ...], Change]] = {
     "noise": ("noise (factor on Go1's training)", (0.0, 0.5, 1.0, 1.5, 2.0, 3.0), lambda cfg, v: replace(cfg, noise=v)),
 }
 PARTS = ("grid", "random", "start", "stop", *SWEEPS)
+MINUTES = 30.0
 WALKED_S = (2.0, 5.0)
 """For how long it walks before a stop, drawn evenly."""
 
@@ -64,7 +65,7 @@ def main() -> None:
     parser.add_argument("--task", help="whose simulated robot (default: that of the bundle's task)")
     parser.add_argument("--name", help="of the files (default: walk_ and the bundle's)")
     parser.add_argument("--part", action="append", choices=PARTS, help="this part alone (again for another)")
-    parser.add_argument("--minutes", type=float, default=30.0, help="of random commands, in six seeds")
+    parser.add_argument("--minutes", type=float, default=MINUTES, help="of random commands, in six seeds")
     parser.add_argument("--seconds", type=float, default=120.0, help="of random commands at each point of a sweep")
     parser.add_argument("--starts", type=int, default=300, help="how often it sets off from a halt")
     parser.add_argument("--stops", type=int, default=300, help="how often it is stopped in mid-stride")
@@ -182,6 +183,8 @@ def grid(walker: Walker, seconds: float) -> dict[str, Any]:
 
 def command_of(args: argparse.Namespace) -> str:
     given = f"python benchmarks/walk.py {os.path.relpath(args.bundle)}"
+    given += "".join(f" --part {part}" for part in args.part or ())
+    given += f" --minutes {args.minutes:g}" if args.minutes != MINUTES else ""
     return given + (f" --task {args.task}" if args.task else "") + (f" --name {args.name}" if args.name else "")
 
 
@@ -221,7 +224,7 @@ def walks_up_to(points: dict[str, Any], cfg: WalkCfg) -> str | None:
 
 
 def render(known: dict[str, Any], path: Path) -> None:
-    """NAME.md and NAME.png."""
+    """NAME.md, and NAME.png where there is a grid or a sweep to draw."""
     cfg, parts = WalkCfg(**known["settings"]["walk"]), known["parts"]
     lines = [
         f"# How {known['bundle']} walks",
@@ -244,9 +247,10 @@ def render(known: dict[str, Any], path: Path) -> None:
         lines += stop_table(parts["stop"]["all"]["ends"])
     if "grid" in parts:
         lines += grid_table(parts["grid"]["all"])
-    lines += ["", f"![Walking]({path.with_suffix('.png').name})", ""]
+    if "grid" in parts or not parts.keys().isdisjoint(SWEEPS):
+        lines += ["", f"![Walking]({path.with_suffix('.png').name})", ""]
+        draw(known, cfg, path.with_suffix(".png"))
     path.with_suffix(".md").write_text("\n".join(lines))
-    draw(known, cfg, path.with_suffix(".png"))
 
 
 def summary(known: dict[str, Any], cfg: WalkCfg) -> list[str]:
