@@ -249,11 +249,13 @@ def test_late_actions_are_the_same_ones_a_step_later():
     late.close(), plain.close()
 
 
-def test_quiet_sensors_say_what_is():
+@pytest.mark.parametrize("task", [GO1, GO1.replace("Flat", "Rough")])
+def test_quiet_sensors_say_what_is(task):
     """Every second of six environments observes what the task without noise does, at the start of an episode, too."""
-    quiet = make_env(GO1, 6, 5, device=torch.device("cpu"), stagger=False, sim=SimCfg(overrides=("quiet_sensors=0.5",)))
-    noisy = make_env(GO1, 6, 5, device=torch.device("cpu"), stagger=False)
-    silent = make_env(GO1, 6, 5, device=torch.device("cpu"), stagger=False, sim=SimCfg(overrides=("noise_level=0",)))
+    quiet, noisy, silent = (
+        make_env(task, 6, 5, device=torch.device("cpu"), stagger=False, sim=SimCfg(overrides=overrides))
+        for overrides in (("quiet_sensors=0.5",), (), ("noise_level=0",))
+    )
     generator, ends = torch.Generator().manual_seed(0), 0
     seen, loud, still = (env.reset() for env in (quiet, noisy, silent))
     for _ in range(150):
