@@ -254,7 +254,8 @@ def test_a_killed_runtime_leaves_a_robot_that_damps(bench, go1):
     bench.fly()
     assert bench.report()["stiffness"] == 35.0
     process.kill()
-    until(lambda: bench.report()["stiffness"] == 0.0, "the robot damps by itself", 2.0)
+    said = lambda: f"the robot damps by itself; it reports {bench.report()}; {bench.said()}"  # noqa: E731
+    until(lambda: bench.report()["stiffness"] == 0.0, said, 2.0)
     assert not unsafe(bench.report())
 
 
