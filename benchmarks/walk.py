@@ -69,6 +69,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=120.0, help="of random commands at each point of a sweep")
     parser.add_argument("--starts", type=int, default=300, help="how often it sets off from a halt")
     parser.add_argument("--stops", type=int, default=300, help="how often it is stopped in mid-stride")
+    parser.add_argument(
+        "--noise", type=float, default=0.0, help="of the sensors where it is not swept, a factor on Go1's training"
+    )
     parser.add_argument("--hold", type=float, default=10.0, help="how long each command of the grid is held; s")
     parser.add_argument("--render", action="store_true", help="measure nothing")
     args = parser.parse_args()
@@ -82,9 +85,9 @@ def measure(args: argparse.Namespace, path: Path) -> None:
     """Every point that is not there yet."""
     with Bundle.open(args.bundle) as bundle:
         engine, contract, digest = choose(bundle, ("onnx",)).engine, bundle.contract, bundle.digest
-    plain = MujocoCfg(task=args.task or f"{contract.task.backend}:{contract.task.id}")
+    plain = MujocoCfg(task=args.task or f"{contract.task.backend}:{contract.task.id}", noise=args.noise)
     settings = {"task": plain.task, "minutes": args.minutes, "seconds": args.seconds, "hold": args.hold}
-    settings |= {"starts": args.starts, "stops": args.stops, "walk": asdict(WalkCfg())}
+    settings |= {"noise": args.noise, "starts": args.starts, "stops": args.stops, "walk": asdict(WalkCfg())}
     known: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     identity = {"digest": digest, "settings": settings, "commit": commit()}  # what the runtime does is part of how it walks
     if any(known.get(key) != value for key, value in identity.items()):
@@ -185,6 +188,7 @@ def command_of(args: argparse.Namespace) -> str:
     given = f"python benchmarks/walk.py {os.path.relpath(args.bundle)}"
     given += "".join(f" --part {part}" for part in args.part or ())
     given += f" --minutes {args.minutes:g}" if args.minutes != MINUTES else ""
+    given += f" --noise {args.noise:g}" if args.noise else ""
     return given + (f" --task {args.task}" if args.task else "") + (f" --name {args.name}" if args.name else "")
 
 

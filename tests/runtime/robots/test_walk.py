@@ -337,7 +337,7 @@ def test_the_zoos_go1_is_stopped_in_mid_stride():
 
 
 def test_the_zoos_go1_and_its_student_step_aside_from_a_halt():
-    """Twenty times slowly to the left; the first student of this policy fell at 9 of 30 such starts."""
+    """Twenty times slowly to the left; the first student of this policy fell nine times."""
     rng, parts = np.random.default_rng(0), []
     for _ in range(20):
         parts.append(np.zeros((int(rng.integers(125, 225)), 3)))
